@@ -1,0 +1,5 @@
+"""`python -m nnctl` is the same program as `nnctl`."""
+
+from nnctl.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""Options that several commands share, and the end of every command's help."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXIT_CODES = {
+    0: "success",
+    1: "the system failed: disk full, permission, closed pipe",
+    2: "usage or configuration",
+    3: "a check failed: gradient mismatch, --require not met",
+    4: "data missing, damaged or not downloadable",
+    5: "run or checkpoint missing, damaged, exists already, in use",
+    6: "diverged; the last good checkpoint is kept",
+    130: "ended by a signal (129 SIGHUP, 130 SIGINT, 143 SIGTERM)",
+}
+
+
+def help_end(example: str, *codes: int) -> str:
+    """Return the end of a command's help: an example and the exit codes it can give.
+
+    Every command can end with 0, 1, 2 and by a signal; `codes` are the others.
+    """
+    lines = [f"  {code:>3}  {EXIT_CODES[code]}" for code in sorted({0, 1, 2, 130, *codes})]
+    shown = "\n".join(f"  {line}" for line in example.strip().splitlines())
+    return "\b\nExample:\n" + shown + "\n\n\b\nExit codes:\n" + "\n".join(lines)
+
+
+def data_options(function: F) -> F:
+    """Add the options of every command that reads data; pass `source` and `threads`."""
+
+    @click.option(
+        "--data-dir",
+        metavar="D",
+        envvar="NNCTL_DATA_DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the data sets; default ./data if it exists, else the user's cache.",
+    )
+    @click.option("--offline", is_flag=True, envvar="NNCTL_OFFLINE", help="Never use the network.")
+    @click.option(
+        "--mirror",
+        "mirrors",
+        metavar="URL",
+        multiple=True,
+        envvar="NNCTL_MIRRORS",
+        help="Download from here instead of the known mirrors; repeatable.",
+    )
+    @click.option(
+        "--threads",
+        metavar="N",
+        type=click.IntRange(min=1),
+        envvar="NNCTL_THREADS",
+        help="Threads to compute with; default: a fixed rule of network, batch size and cores.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        data_dir: Path | None,
+        offline: bool,
+        mirrors: tuple[str, ...],
+        threads: int | None,
+        **kwargs: Any,
+    ) -> Any:
+        from nnctl.datasets import Source
+
+        source = Source(data_dir=data_dir, offline=offline, mirrors=mirrors)
+        return function(*args, source=source, threads=threads, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def json_option(function: F) -> F:
+    """Add `--json` as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")(
+        function
+    )
+
+
+def runs_dir_option(function: F) -> F:
+    """Add `--runs-dir`, the folder that run names are looked up in."""
+    return click.option(
+        "--runs-dir",
+        metavar="DIR",
+        envvar="NNCTL_RUNS_DIR",
+        default="runs",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="Folder of the runs.",
+    )(function)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use, affinity respected."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,89 @@
+"""Every error that nnctl raises on purpose, and the exit code it ends the process with.
+
+    NnctlError
+    |-- SystemFailure   1   the system failed us: disk full, permission, broken pipe of a result
+    |-- UsageError      2   a wrong option or argument
+    |   `-- ConfigError 2   a wrong config, told with file, line and column
+    |-- CheckFailed     3   gradient mismatch, a requirement not met
+    |-- DataError       4   data missing, damaged or not downloadable
+    |-- RunError        5   a run or checkpoint is missing, damaged, exists already or is in use
+    `-- Diverged        6   a loss, gradient or weight is not finite, or the loss exploded
+
+A process that is ended by SIGHUP, SIGINT or SIGTERM exits with 128 plus the signal's number.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """The exit codes that scripts rely on."""
+
+    OK = 0
+    SYSTEM = 1
+    USAGE = 2
+    CHECK_FAILED = 3
+    DATA = 4
+    RUN = 5
+    DIVERGED = 6
+
+
+class NnctlError(Exception):
+    """An error with a message for a person: what happened, where, what to do next."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.SYSTEM
+
+
+class SystemFailure(NnctlError):
+    """The operating system refused something: disk full, permission, a closed pipe."""
+
+
+class UsageError(NnctlError):
+    """The command was called in a way that can't work."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ConfigError(UsageError):
+    """A config that can't be used."""
+
+
+class CheckFailed(NnctlError):
+    """A check that the user asked for failed: a gradient, or a requirement."""
+
+    exit_code = ExitCode.CHECK_FAILED
+
+
+class DataError(NnctlError):
+    """Data are missing, damaged or can't be downloaded."""
+
+    exit_code = ExitCode.DATA
+
+
+class RunError(NnctlError):
+    """A run or checkpoint is missing, damaged, exists already or is in use."""
+
+    exit_code = ExitCode.RUN
+
+
+class Diverged(NnctlError):
+    """Training left the finite numbers, or its loss exploded."""
+
+    exit_code = ExitCode.DIVERGED
+
+
+def printable(text: object) -> str:
+    r"""Return `text` on one line without anything that a terminal would obey or can't show.
+
+    Bytes from outside (paths, server replies, file contents) pass through here on their way
+    into a message.
+
+    >>> printable("a\x1b[31mred\nline")
+    'a\\x1b[31mred\\nline'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in str(text)
+    )
