@@ -6,6 +6,7 @@ program into its exit code.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import NoReturn
@@ -31,10 +32,8 @@ def main() -> NoReturn:
 
 def _output_lost(error: OSError) -> int:
     """Say that standard output could not take the rest of the result."""
-    try:
+    with contextlib.suppress(OSError):  # nobody is left to be told
         print(f"nnctl: error: standard output: {error.strerror or error}", file=sys.stderr)
-    except OSError:
-        pass  # nobody is left to be told
     return 1
 
 

@@ -1,0 +1,111 @@
+"""The losses: one number for how wrong a batch is, and where its gradient starts.
+
+Outputs are (batch, classes), labels (batch,) integers. A loss is a mean over the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnctl.nn.functions import Array, log_sum_exp, one_hot, softmax
+from nnctl.nn.options import Fraction, Options
+
+
+class Loss(Options):
+    """A loss; a subclass is a dataclass whose fields are its config keys."""
+
+    def forward(self, outputs: Array, labels: Array) -> float:
+        """Return what training minimises, and remember what the way back needs."""
+        raise NotImplementedError
+
+    def backward(self, dout: float = 1.0) -> Array:
+        """Return the gradient with respect to the outputs, times the upstream gradient `dout`."""
+        raise NotImplementedError
+
+    def per_sample(self, outputs: Array, labels: Array) -> Array:
+        """Return the reported loss of each sample, (batch,): without label smoothing."""
+        raise NotImplementedError
+
+    def scores(self, outputs: Array) -> Array:
+        """Return what the prediction is judged by, (batch, classes); the largest wins."""
+        raise NotImplementedError
+
+
+@dataclass(eq=False)
+class SoftmaxWithLoss(Loss):
+    """Cross-entropy of softmax(logits) against the targets t, in nats.
+
+    L = log sum exp(z) - sum(t z), which needs no logarithm of a probability. Back: dz = y - t,
+    y the softmax. With label smoothing s, t is 1 - s + s / classes at the label and s / classes
+    elsewhere (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
+    """
+
+    label_smoothing: Fraction = 0.0
+
+    def forward(self, outputs: Array, labels: Array) -> float:
+        """Return the mean cross-entropy, in nats."""
+        # (classes, batch): the sums over ten classes are then sums of ten long rows
+        z = np.ascontiguousarray(outputs.T)
+        z -= np.maximum.reduce(z, axis=0)
+        self.label_places = labels, np.arange(len(labels))
+        s = self.label_smoothing
+        target_logit = z[self.label_places]
+        if s:
+            target_logit = (1 - s) * target_logit + s * z.mean(axis=0)
+        y = np.exp(z, out=z)
+        total = np.add.reduce(y, axis=0)
+        y /= total
+        self.y = y
+        return float((np.log(total) - target_logit).mean(dtype=np.float64))
+
+    def backward(self, dout: float = 1.0) -> Array:
+        """Return (y - t) dout / batch."""
+        classes, batch = self.y.shape
+        s = self.label_smoothing
+        dz = self.y.copy()
+        dz[self.label_places] -= 1 - s
+        if s:
+            dz -= s / classes
+        dz *= dout / batch
+        return np.ascontiguousarray(dz.T)
+
+    def per_sample(self, outputs: Array, labels: Array) -> Array:
+        """Return log sum exp(z) - z[label] of each sample, in nats."""
+        losses: Array = log_sum_exp(outputs)[:, 0] - outputs[np.arange(len(labels)), labels]
+        return losses
+
+    def scores(self, outputs: Array) -> Array:
+        """Return the probabilities, softmax(outputs)."""
+        return softmax(outputs)
+
+
+@dataclass(eq=False)
+class MeanSquaredError(Loss):
+    """L = mean over batch and classes of (y - t)^2, t one-hot; back: 2 (y - t) / classes."""
+
+    def forward(self, outputs: Array, labels: Array) -> float:
+        """Return the mean squared error."""
+        self.difference = outputs - one_hot(labels, outputs.shape[1], outputs.dtype)
+        return float(np.square(self.difference).mean(dtype=np.float64))
+
+    def backward(self, dout: float = 1.0) -> Array:
+        """Return 2 (y - t) dout / (batch classes)."""
+        return self.difference * (2 * dout / self.difference.size)
+
+    def per_sample(self, outputs: Array, labels: Array) -> Array:
+        """Return the mean over the classes of (y - t)^2 of each sample."""
+        difference = outputs - one_hot(labels, outputs.shape[1], outputs.dtype)
+        losses: Array = np.square(difference).mean(axis=1)
+        return losses
+
+    def scores(self, outputs: Array) -> Array:
+        """Return the outputs as they are."""
+        return outputs
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "softmax_cross_entropy": SoftmaxWithLoss,
+    "mean_squared_error": MeanSquaredError,
+}

@@ -1,0 +1,122 @@
+"""A network: layers in order, over one vector of parameters and one of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnctl.nn.functions import Array
+from nnctl.nn.layers import LAYERS, Layer
+from nnctl.nn.randomness import Concern, generator
+
+KINDS = {layer: kind for kind, layer in LAYERS.items()}
+
+
+class Network:
+    """Layers in order; every parameter and gradient is a view into a flat vector.
+
+    Optimizers, clipping and norms then need no loop over layers. The parameters that weight
+    decay acts on come first: `parameters[:decayed]`.
+
+    Names are `POSITION.KIND.NAME`, such as `0.affine.weight`.
+    """
+
+    parameters: Array  # (size,)
+    gradients: Array  # (size,)
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        inputs: int,
+        *,
+        dtype: Any = np.float32,
+        allocate: Callable[[int, Any], Array] = np.zeros,
+    ) -> None:
+        """Lay the layers out for rows of `inputs` numbers; all parameters are zero."""
+        self.layers = list(layers)
+        self.inputs = inputs
+        self.dtype = np.dtype(dtype)
+        widths = [inputs]
+        for layer in self.layers:
+            widths.append(layer.output_units(widths[-1]))
+        self.widths = widths  # of the input and of every layer's output
+        self._places = sorted(  # stable: what is decayed first, then in order
+            (
+                (index, layer, name, shape)
+                for index, layer in enumerate(self.layers)
+                for name, shape in layer.shapes(widths[index]).items()
+            ),
+            key=lambda place: place[2] not in place[1].decayed,
+        )
+        sizes = [int(np.prod(shape)) for _, _, _, shape in self._places]
+        self.size = sum(sizes)
+        self.decayed = sum(
+            size
+            for size, (_, layer, name, _) in zip(sizes, self._places, strict=True)
+            if name in layer.decayed
+        )
+        # Nothing below the first layer with parameters needs a gradient.
+        self.first_trained = min((index for index, *_ in self._places), default=len(layers))
+        self.statistics: dict[str, Array] = {}
+        for index, layer in enumerate(self.layers):
+            for name, shape in layer.statistics(widths[index]).items():
+                array = np.zeros(shape, self.dtype)
+                setattr(layer, name, array)
+                self.statistics[self._name(index, name)] = array
+        self.bind(allocate(self.size, self.dtype), allocate(self.size, self.dtype))
+
+    def bind(self, parameters: Array, gradients: Array) -> None:
+        """Use these two vectors of `size` from now on: point every layer's views at them."""
+        self.parameters, self.gradients = parameters, gradients
+        self._named: dict[str, Array] = {}
+        start = 0
+        for index, layer, name, shape in self._places:
+            end = start + int(np.prod(shape))
+            value = parameters[start:end].reshape(shape)
+            setattr(layer, name, value)
+            layer.gradients[name] = gradients[start:end].reshape(shape)
+            self._named[self._name(index, name)] = value
+            start = end
+
+    def initialize(self, seed: int) -> None:
+        """Set every parameter and statistic to where training starts."""
+        for index, layer in enumerate(self.layers):
+            layer.initialize(generator(seed, Concern.INITIALIZATION, index))
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return the outputs (batch, classes) of `x` (batch, inputs).
+
+        The array is the last layer's own, overwritten by the next call.
+        """
+        for layer in self.layers:
+            x = layer.forward(x, training)
+        return x
+
+    def backward(self, dout: Array) -> None:
+        """Fill `gradients`: the chain rule, layer by layer in reverse order."""
+        for index in range(len(self.layers) - 1, self.first_trained - 1, -1):
+            layer = self.layers[index]
+            layer.parameter_gradients(dout)
+            if index > self.first_trained:
+                dout = layer.input_gradient(dout)
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Return the views of the parameters by name, in the order of the network."""
+        return dict(sorted(self._named.items(), key=lambda item: int(item[0].split(".")[0])))
+
+    def named_gradients(self) -> Iterator[tuple[str, Array]]:
+        """Yield each parameter's name and the view of its gradient."""
+        for index, layer in enumerate(self.layers):
+            for name, gradient in layer.gradients.items():
+                yield self._name(index, name), gradient
+
+    @property
+    def couples_samples(self) -> bool:
+        """True if a sample's output depends, in training, on the batch it is in."""
+        return any(layer.couples_samples for layer in self.layers)
+
+    def _name(self, index: int, name: str) -> str:
+        kind = type(self.layers[index])
+        return f"{index}.{KINDS.get(kind, kind.__name__)}.{name}"

@@ -1,0 +1,66 @@
+"""Limits of the options of layers, losses, optimizers, schedules and initializers.
+
+Each of these kinds is a dataclass whose fields are its config keys. A limit stands in the
+field's type, `Annotated[float, Range(ge=0, lt=1)]`, and is read by the class itself, by the
+config reader and by the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers an option may take; None where it has no bound."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def complaint(self, value: float) -> str | None:
+        """Return what is wrong with `value`, as in "must be at least 1", or None.
+
+        >>> Range(gt=0).complaint(0)
+        'must be above 0'
+        """
+        if self.ge is not None and not value >= self.ge:
+            return f"must be at least {self.ge}"
+        if self.gt is not None and not value > self.gt:
+            return f"must be above {self.gt}"
+        if self.le is not None and not value <= self.le:
+            return f"must be at most {self.le}"
+        if self.lt is not None and not value < self.lt:
+            return f"must be below {self.lt}"
+        return None
+
+
+Count = Annotated[int, Range(ge=1)]
+Positive = Annotated[float, Range(gt=0)]
+NotNegative = Annotated[float, Range(ge=0)]
+Fraction = Annotated[float, Range(ge=0, lt=1)]
+
+
+def limits(kind: type) -> dict[str, Range]:
+    """Return the `Range` of each option of `kind` that has one."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        field.name: extra
+        for field in fields(kind)  # type: ignore[arg-type]
+        if get_origin(hints[field.name]) is Annotated
+        for extra in get_args(hints[field.name])
+        if isinstance(extra, Range)
+    }
+
+
+class Options:
+    """Base of every kind: refuses options outside their limits with a `ValueError`."""
+
+    def __post_init__(self) -> None:
+        """Check every limited option."""
+        for name, allowed in limits(type(self)).items():
+            value: Any = getattr(self, name)
+            if complaint := allowed.complaint(value):
+                raise ValueError(f"{name} {complaint}, not {value}")
