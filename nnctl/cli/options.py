@@ -102,3 +102,58 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+SHORT_FORMS = {
+    "--epochs": "training.epochs",
+    "--batch-size": "training.batch_size",
+    "--learning-rate": "optimizer.learning_rate",
+    "--seed": "seed",
+    "--name": "name",
+}
+
+
+def set_options(function: F) -> F:
+    """Add `--set` and its short forms; pass them as `overrides`, (key, value) pairs in order."""
+
+    @click.option(
+        "--set",
+        "assignments",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Override a key of the config, as in optimizer.learning_rate=0.05; repeatable.",
+    )
+    @click.option("--epochs", metavar="N", help="Short for --set training.epochs=N.")
+    @click.option("--batch-size", metavar="N", help="Short for --set training.batch_size=N.")
+    @click.option(
+        "--learning-rate", "--lr", metavar="X", help="Short for --set optimizer.learning_rate=X."
+    )
+    @click.option("--seed", metavar="N", help="Short for --set seed=N.")
+    @click.option("--name", metavar="NAME", help="Short for --set name=NAME.")
+    @functools.wraps(function)
+    def wrapper(*args: Any, assignments: tuple[str, ...], **kwargs: Any) -> Any:
+        overrides = []
+        for assignment in assignments:
+            key, equals, value = assignment.partition("=")
+            if not equals:
+                raise click.BadParameter(f"{assignment!r} is not KEY=VALUE", param_hint="--set")
+            overrides.append((key, value))
+        for option, key in SHORT_FORMS.items():
+            value = kwargs.pop(option.strip("-").replace("-", "_"))
+            if value is not None:
+                overrides.append((key, value))
+        return function(*args, overrides=tuple(overrides), **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def config_option(function: F) -> F:
+    """Add `-c/--config` as `config`: a file, a bundled config's name, or - for standard input."""
+    return click.option(
+        "-c",
+        "--config",
+        metavar="FILE",
+        envvar="NNCTL_CONFIG",
+        help="Config file, the name of a bundled config, or - for standard input.",
+    )(function)
+
+

@@ -106,6 +106,10 @@ class Network:
         """Return the views of the parameters by name, in the order of the network."""
         return dict(sorted(self._named.items(), key=lambda item: int(item[0].split(".")[0])))
 
+    def named_arrays(self) -> dict[str, Array]:
+        """Return all that a checkpoint keeps of the network: parameters and statistics."""
+        return self.named_parameters() | self.statistics
+
     def named_gradients(self) -> Iterator[tuple[str, Array]]:
         """Yield each parameter's name and the view of its gradient."""
         for index, layer in enumerate(self.layers):

@@ -48,7 +48,7 @@ def limits(kind: type) -> dict[str, Range]:
     hints = get_type_hints(kind, include_extras=True)
     return {
         field.name: extra
-        for field in fields(kind)  # type: ignore[arg-type]
+        for field in fields(kind)
         if get_origin(hints[field.name]) is Annotated
         for extra in get_args(hints[field.name])
         if isinstance(extra, Range)

@@ -1,0 +1,85 @@
+"""`--require 'FIELD OP NUMBER'`: a condition on a command's final JSON that decides its exit code."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from nnctl.errors import CheckFailed, UsageError
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|==|!=|>|<)\s*([-+.\w]+)\s*")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One condition; `field` is a dotted name into the final JSON."""
+
+    text: str
+    field: str
+    operator: str
+    number: float
+
+
+def require_option(fields: Sequence[str]) -> Callable[[Any], Any]:
+    """Add the repeatable `--require`, on these numeric fields, as `requirements`."""
+
+    def parse(
+        context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
+    ) -> tuple[Requirement, ...]:
+        return tuple(_parse(text, fields) for text in texts)
+
+    return click.option(
+        "--require",
+        "requirements",
+        metavar="EXPR",
+        multiple=True,
+        callback=parse,
+        help=f"Exit with 3 unless this holds, as in '{fields[0]}>=0.9'; repeatable.",
+    )
+
+
+def _parse(text: str, fields: Sequence[str]) -> Requirement:
+    match = FORM.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        field, symbol, number = match.groups()
+        requirement = Requirement(text, field, symbol, float(number))
+    except ValueError:
+        raise UsageError(
+            f"--require {text!r}: write FIELD OP NUMBER, with OP one of {' '.join(OPERATORS)}"
+        ) from None
+    if field not in fields:
+        raise UsageError(f"--require {text!r}: no such field; there are {', '.join(fields)}")
+    return requirement
+
+
+def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
+    """Hold `result`, the command's final JSON, against the requirements.
+
+    Raises:
+        CheckFailed: one or more are not met; null meets none.
+
+    """
+    failed = []
+    for requirement in requirements:
+        value: Any = result
+        for key in requirement.field.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None or not OPERATORS[requirement.operator](value, requirement.number):
+            failed.append(f"{requirement.text.strip()}: {requirement.field} is {value}")
+    if failed:
+        raise CheckFailed("a requirement is not met\n" + "\n".join(failed))

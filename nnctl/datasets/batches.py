@@ -1,0 +1,86 @@
+"""Which images are trained on, in which order, and how a batch of them reaches the network."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnctl.nn.functions import Array
+from nnctl.nn.randomness import Concern, generator
+
+
+class Split(NamedTuple):
+    """Indices into the training set, each ascending, without one in common."""
+
+    train: Array
+    validation: Array
+
+
+def split(labels: Array, *, validation: int, train_size: int | None, seed: int) -> Split:
+    """Hold `validation` images out, then keep `train_size` of the rest (None: all of them).
+
+    Both draws are stratified: each class keeps its share, to within one image. The validation
+    set depends on `labels`, `validation` and `seed` alone.
+
+    Raises:
+        ValueError: more images are asked for than there are.
+
+    """
+    everything = np.arange(len(labels))
+    rng = generator(seed, Concern.SPLIT)
+    held_out = _draw(everything, labels, validation, rng)
+    rest = np.setdiff1d(everything, held_out, assume_unique=True)
+    if train_size is not None:
+        rest = _draw(rest, labels[rest], train_size, rng)
+    return Split(train=rest, validation=held_out)
+
+
+def _draw(indices: Array, labels: Array, count: int, rng: np.random.Generator) -> Array:
+    """Draw `count` of `indices`, each class in proportion to its share of `labels`."""
+    if count > len(indices):
+        raise ValueError(f"{count} images asked for, but there are {len(indices)}")
+    if count == len(indices):
+        return indices
+    if count == 0:
+        return indices[:0]
+    per_class = np.bincount(labels)
+    quota = per_class * count / len(labels)
+    take = quota.astype(int)
+    # The largest remainders get the images that rounding down has left over.
+    leftover = np.argsort(take - quota, kind="stable")[: count - take.sum()]
+    take[leftover] += 1
+    drawn = [
+        rng.choice(indices[labels == label], size, replace=False)
+        for label, size in enumerate(take)
+        if size
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def shuffled(indices: Array, seed: int, epoch: int) -> Array:
+    """Return `indices` in the order of `epoch`: every image once, a new order each epoch."""
+    return generator(seed, Concern.SHUFFLE, epoch).permutation(indices)
+
+
+class Gatherer:
+    """Collects images by index into one float32 batch, `pixel / 255`.
+
+    The images stay uint8; only the batch is ever float32.
+    """
+
+    def __init__(self, images: Array) -> None:
+        """Gather from `images` (n, pixels), uint8."""
+        self.images = images
+        self._bytes = np.empty((0, images.shape[1]), np.uint8)
+        self._batch = np.empty((0, images.shape[1]), np.float32)
+
+    def __call__(self, indices: Array) -> Array:
+        """Return the images at `indices`, (len(indices), pixels); overwritten by the next call."""
+        if len(self._bytes) != len(indices):
+            shape = len(indices), self.images.shape[1]
+            self._bytes, self._batch = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+        # mode="clip" spares `take` a copy of its output; the indices are in range by construction
+        np.take(self.images, indices, axis=0, out=self._bytes, mode="clip")
+        self._batch[...] = self._bytes
+        return np.divide(self._batch, 255, out=self._batch)

@@ -1,0 +1,81 @@
+"""What a training run tells, as it happens; the fields are those of `nnctl train --json`.
+
+Losses are means per sample (softmax_cross_entropy: in nats), accuracies fractions, times seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from nnctl.training.overfitting import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """Everything is loaded; the next thing is a step."""
+
+    run_dir: str
+    name: str
+    seed: int
+    dataset: str
+    train_samples: int
+    validation_samples: int
+    test_samples: int
+    parameters: int
+    threads: int
+    step: int  # steps done so far; above 0 when a run is resumed
+
+
+class StepFinished(NamedTuple):
+    """One mini-batch was learnt from. A tuple: there are hundreds of these a second."""
+
+    epoch: int  # from 1
+    step: int  # from 1, over the whole run
+    batch_loss: float  # running mean over the epoch so far
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochFinished:
+    """Every training sample was seen once more, and the curves have a new point.
+
+    The validation figures are None without a validation set, the test figures None with one.
+    """
+
+    epoch: int  # from 1
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    batch_loss: float
+    learning_rate: float
+    seconds: float
+    evaluation_seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """The run's last word; figures are those of the best epoch (without validation: the last)."""
+
+    status: str  # completed, early_stopped, interrupted or diverged
+    epochs: int
+    best_epoch: int | None
+    train_loss: float | None
+    train_accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    parameters: int
+    seed: int
+    overfitting: Verdict
+    seconds: float
+    run_dir: str
+
+
+Event = RunStarted | StepFinished | EpochFinished | RunFinished

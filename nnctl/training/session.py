@@ -1,0 +1,80 @@
+"""One session of training: the trainer's events, recorded in its run folder as they pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from nnctl.errors import Diverged
+from nnctl.files import write_atomically
+from nnctl.training.checkpoint import checkpoint_of, dump
+from nnctl.training.evaluation import predictions_csv
+from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.training.runs import RunFolder, append_row, now, to_json
+from nnctl.training.trainer import Trainer
+
+
+def record(
+    trainer: Trainer,
+    run: RunFolder,
+    manifest: dict[str, Any],
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train, keep everything that happens in `run`, and pass the events on.
+
+    A metrics row is on the disk before the checkpoint that covers it, and the best checkpoint
+    before the last: whatever moment the process is killed at, `last` can be resumed. When
+    `stop()` becomes true, the step is finished, a checkpoint written and the run ended.
+
+    Raises:
+        Diverged: as the trainer; the summary is written first.
+        SystemFailure: something could not be written.
+
+    """
+    saved = time.monotonic()
+
+    def save_last() -> None:
+        nonlocal saved
+        data = dump(checkpoint_of(trainer))
+        manifest["unfinished_epoch_seconds"] = trainer.epoch_seconds
+        write_atomically(run.manifest, to_json(manifest))
+        write_atomically(run.last, data)
+        saved = time.monotonic()
+
+    def finished(event: RunFinished) -> RunFinished:
+        event = replace(event, run_dir=str(run.path))
+        manifest.update(ended=now(), seconds=event.seconds)
+        write_atomically(run.manifest, to_json(manifest))
+        write_atomically(run.summary, to_json(event))
+        return event
+
+    try:
+        for event in trainer.events():
+            if isinstance(event, StepFinished):
+                due = time.monotonic() - saved > trainer.settings.training.checkpoint_seconds
+                if due or stop():
+                    save_last()
+            elif isinstance(event, EpochFinished):
+                append_row(run, event)
+                data = dump(checkpoint_of(trainer))
+                if event is trainer.best and trainer.watched == "validation":
+                    write_atomically(run.best, data)
+                write_atomically(run.last, data)
+                saved = time.monotonic()
+            elif isinstance(event, RunStarted):
+                event = replace(event, run_dir=str(run.path))
+            else:
+                indices = range(len(trainer.test.labels))
+                write_atomically(run.predictions, predictions_csv(trainer.test, indices))
+                event = finished(event)
+            yield event
+            if stop() and not isinstance(event, RunFinished):
+                if isinstance(event, RunStarted):
+                    save_last()
+                yield finished(trainer.finish("interrupted"))
+                return
+    except Diverged:
+        yield finished(trainer.finish("diverged"))
+        raise
