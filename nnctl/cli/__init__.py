@@ -12,6 +12,7 @@ import sys
 from typing import NoReturn
 
 from nnctl.cli import signals
+from nnctl.training.threads import confine_blas
 
 
 def main() -> NoReturn:
@@ -19,6 +20,7 @@ def main() -> NoReturn:
     code = 1
     try:
         signals.install()
+        confine_blas()
         from nnctl.cli.group import run
 
         code = run(sys.argv[1:])

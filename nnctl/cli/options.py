@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,12 +96,6 @@ def runs_dir_option(function: F) -> F:
     )(function)
 
 
-def usable_cores() -> int:
-    """Return the number of cores this process may use, affinity respected."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
 SHORT_FORMS = {
     "--epochs": "training.epochs",
     "--batch-size": "training.batch_size",
@@ -155,5 +148,3 @@ def config_option(function: F) -> F:
         envvar="NNCTL_CONFIG",
         help="Config file, the name of a bundled config, or - for standard input.",
     )(function)
-
-

@@ -1,12 +1,12 @@
-"""`--require 'FIELD OP NUMBER'`: a condition on a command's final JSON that decides its exit code."""
+"""`--require 'FIELD OP NUMBER'`: a condition on the final JSON that decides the exit code."""
 
 from __future__ import annotations
 
 import operator
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 import click
 
@@ -33,13 +33,13 @@ class Requirement:
     number: float
 
 
-def require_option(fields: Sequence[str]) -> Callable[[Any], Any]:
-    """Add the repeatable `--require`, on these numeric fields, as `requirements`."""
+def require_option(example: str, fields: Callable[[], Sequence[str]]) -> Callable[[Any], Any]:
+    """Add the repeatable `--require`, on the numeric fields that `fields()` names."""
 
     def parse(
         context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
     ) -> tuple[Requirement, ...]:
-        return tuple(_parse(text, fields) for text in texts)
+        return tuple(_parse(text, fields()) for text in texts)
 
     return click.option(
         "--require",
@@ -47,7 +47,7 @@ def require_option(fields: Sequence[str]) -> Callable[[Any], Any]:
         metavar="EXPR",
         multiple=True,
         callback=parse,
-        help=f"Exit with 3 unless this holds, as in '{fields[0]}>=0.9'; repeatable.",
+        help=f"Exit with 3 unless this holds, as in '{example}'; repeatable.",
     )
 
 
@@ -65,6 +65,18 @@ def _parse(text: str, fields: Sequence[str]) -> Requirement:
     if field not in fields:
         raise UsageError(f"--require {text!r}: no such field; there are {', '.join(fields)}")
     return requirement
+
+
+def numeric_fields(kind: Any) -> list[str]:
+    """Return the dotted names of the numbers in a dataclass and the dataclasses in it."""
+    names = []
+    for field, hint in get_type_hints(kind).items():
+        for part in get_args(hint) or (hint,):
+            if is_dataclass(part):
+                names += [f"{field}.{name}" for name in numeric_fields(part)]
+            elif part in (int, float):
+                names.append(field)
+    return names
 
 
 def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:

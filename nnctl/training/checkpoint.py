@@ -20,12 +20,12 @@ import numpy as np
 
 from nnctl import __version__
 from nnctl.config import Settings, build, settings_from_dict, to_dict
-from nnctl.datasets import DataSet
 from nnctl.errors import ConfigError, RunError, printable
 from nnctl.nn.functions import Array
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
-from nnctl.training.trainer import Progress, Snapshot, Trainer, build_network
+from nnctl.training.engine import build_network
+from nnctl.training.trainer import Progress, Snapshot, Trainer
 
 FORMAT = 1
 MAX_HEADER = 16 << 20  # bytes; a header holds names, shapes and the history of the epochs
@@ -66,9 +66,9 @@ def checkpoint_of(trainer: Trainer) -> Checkpoint:
     return Checkpoint(
         settings=trainer.settings,
         snapshot=trainer.snapshot(),
-        inputs=trainer.network.inputs,
+        inputs=trainer.engine.network.inputs,
         data_sha256=trainer.data.sha256,
-        threads=trainer.threads,
+        threads=trainer.engine.threads,
         versions=versions(),
     )
 
@@ -108,14 +108,14 @@ def load(path: Path) -> Checkpoint:
         return _rebuild(content, arrays)
     except FileNotFoundError:
         raise RunError(f"{printable(path)}: there is no such checkpoint") from None
-    except _Refused as refused:
+    except _RefusedError as refused:
         raise RunError(
             f"{printable(path)}: the checkpoint can't be used: {refused}\n"
             "restore the file from a copy, or train again"
         ) from None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is not accepted as a checkpoint."""
 
 
@@ -147,28 +147,28 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     size = path.stat().st_size
     header = struct.unpack("<Q", start)[0] if len(start) == 8 else size
     if not 2 <= header <= min(MAX_HEADER, size - 8):
-        raise _Refused("it is not a safetensors file, or it is cut")
+        raise _RefusedError("it is not a safetensors file, or it is cut")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, TypeError, ValueError) as error:
-        raise _Refused(printable(error)) from None
+        raise _RefusedError(printable(error)) from None
     try:
         content = json.loads(metadata["nnctl"])
         expected = content.pop("sha256")
         found = _digest(arrays, content)
     except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
-        raise _Refused("it was not written by nnctl") from None
+        raise _RefusedError("it was not written by nnctl") from None
     if found != expected:
-        raise _Refused("its bytes are not those that were written (SHA-256 differs)")
+        raise _RefusedError("its bytes are not those that were written (SHA-256 differs)")
     return content, arrays
 
 
 def _rebuild(content: dict[str, Any], arrays: dict[str, Array]) -> Checkpoint:
     """Return the checkpoint, held against the network and the optimizer of its own config."""
     if content.get("format") != FORMAT:
-        raise _Refused(f"its format is {printable(content.get('format'))}, not {FORMAT}")
+        raise _RefusedError(f"its format is {printable(content.get('format'))}, not {FORMAT}")
     try:
         settings = settings_from_dict({**content["config"], "name": "checkpoint"})
         Progress.from_dict(content["progress"])
@@ -190,13 +190,13 @@ def _rebuild(content: dict[str, Any], arrays: dict[str, Array]) -> Checkpoint:
             **{key: content[key] for key in ("inputs", "data_sha256", "threads", "versions")},
         )
     except (KeyError, TypeError, ValueError, ConfigError, MemoryError) as error:
-        raise _Refused(f"its metadata make no sense: {printable(error)}") from None
+        raise _RefusedError(f"its metadata make no sense: {printable(error)}") from None
     _compare(network.named_arrays(), snapshot.parameters)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise _Refused(f"{printable(name)} holds numbers that are not finite")
+            raise _RefusedError(f"{printable(name)} holds numbers that are not finite")
     optimizer = build(OPTIMIZERS, settings.optimizer)
-    vectors = {name: network.parameters for name in optimizer.state_names}
+    vectors = dict.fromkeys(optimizer.state_names, network.parameters)
     _compare(vectors, snapshot.optimizer)
     return checkpoint
 
@@ -204,13 +204,13 @@ def _rebuild(content: dict[str, Any], arrays: dict[str, Array]) -> Checkpoint:
 def _compare(expected: dict[str, Array], found: dict[str, Array]) -> None:
     """Refuse arrays that are not those of the network, by name, shape or dtype."""
     if missing := sorted(expected.keys() - found.keys()):
-        raise _Refused(f"array {missing[0]} is missing")
+        raise _RefusedError(f"array {missing[0]} is missing")
     if extra := sorted(found.keys() - expected.keys()):
-        raise _Refused(f"array {printable(extra[0])} does not belong to the network")
+        raise _RefusedError(f"array {printable(extra[0])} does not belong to the network")
     for name, array in expected.items():
         other = found[name]
         if (array.shape, array.dtype) != (other.shape, other.dtype):
-            raise _Refused(
+            raise _RefusedError(
                 f"{name} is {other.dtype} {other.shape}, "
                 f"but the config's network has {array.dtype} {array.shape}"
             )
@@ -219,12 +219,3 @@ def _compare(expected: dict[str, Array], found: dict[str, Array]) -> None:
 def is_folder(dataset: str) -> bool:
     """Tell a folder's path from a data set's name: a path contains a separator."""
     return "/" in dataset or "\\" in dataset
-
-
-def check_same_data(checkpoint: Checkpoint, data: DataSet) -> list[str]:
-    """Return the names of the files whose SHA-256 is not what the checkpoint was trained on."""
-    return sorted(
-        name
-        for name in checkpoint.data_sha256.keys() | data.sha256.keys()
-        if checkpoint.data_sha256.get(name) != data.sha256.get(name)
-    )

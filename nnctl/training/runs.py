@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
-from nnctl.files import write_atomically
+from nnctl.files import locked, write_atomically
 
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 LATEST = "latest"
@@ -147,7 +147,7 @@ def check_name(name: str) -> None:
         raise UsageError(f"name {printable(name)!r}: use letters, digits, '.', '_' and '-'")
 
 
-def claim_numbered(runs_dir: Path, name: str) -> RunFolder:
+def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
     """Make and return `runs_dir/NAME-001` or the next number that is free.
 
     `mkdir` decides, so that runs that start at the same moment never share a folder.
@@ -175,7 +175,7 @@ def check_free(path: Path, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise RunError(f"{printable(path)}: exists, and is not a folder")
-    if not any(entry.name != ".lock" for entry in path.iterdir()):
+    if not any(path.iterdir()):
         return
     if not (path / "manifest.json").is_file():
         raise RunError(f"{printable(path)}: holds other files; choose another --run-dir")
@@ -186,11 +186,28 @@ def check_free(path: Path, overwrite: bool) -> None:
         )
 
 
-def clear(run: RunFolder) -> None:
-    """Remove the files of an earlier run, and nothing else; the manifest goes last."""
-    shutil.rmtree(run.last.parent, ignore_errors=True)
-    for path in (run.config, run.metrics, run.summary, run.predictions, run.manifest):
-        path.unlink(missing_ok=True)
+@contextmanager
+def new_run(
+    run_dir: Path | None, runs_dir: Path, name: str, *, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """Own a folder for a new run: `run_dir`, else the next numbered one in `runs_dir`.
+
+    Raises:
+        RunError: the folder holds something already, or is in use.
+
+    """
+    if run_dir is None:
+        run = _claim_numbered(runs_dir, name)
+    else:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        run = RunFolder(run_dir)
+    with owned(run):
+        check_free(run.path, overwrite)
+        for path in (run.config, run.metrics, run.summary, run.predictions, run.manifest):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(run.last.parent, ignore_errors=True)
+        run.last.parent.mkdir()
+        yield run
 
 
 @contextmanager
@@ -203,17 +220,10 @@ def owned(run: RunFolder) -> Iterator[None]:
         RunError: another process trains this run.
 
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(run.path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(f"{printable(run.path)}: in use by another process; wait for it") from None
-    try:
+    with locked(run.path) as mine:
+        if not mine:
+            raise RunError(f"{printable(run.path)}: in use by another process; wait for it to end")
         yield
-    finally:
-        lock.release()
 
 
 def point_latest(runs_dir: Path, run: RunFolder) -> None:
@@ -248,13 +258,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def new_manifest(versions: dict[str, str], **facts: Any) -> dict[str, Any]:
+def new_manifest(**facts: Any) -> dict[str, Any]:
     """Return the manifest of a run that starts now."""
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
     return {
-        "versions": versions,
         "blas": f"{blas['name']} {blas['version']}",
         **facts,
         "command": shlex.join(sys.argv),

@@ -7,13 +7,30 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from nnctl.config import to_yaml
 from nnctl.errors import Diverged
 from nnctl.files import write_atomically
-from nnctl.training.checkpoint import checkpoint_of, dump
+from nnctl.training.checkpoint import checkpoint_of, dump, versions
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.runs import RunFolder, append_row, now, to_json
+from nnctl.training.runs import RunFolder, append_row, new_manifest, now, to_json
 from nnctl.training.trainer import Trainer
+
+
+def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
+    """Write what a run has before its first step, config.yaml and manifest; return the latter.
+
+    The config goes first: a folder with a manifest can be resumed.
+    """
+    manifest = new_manifest(
+        versions=versions(),
+        threads=trainer.engine.threads,
+        seed=trainer.settings.seed,
+        data_sha256=trainer.data.sha256,
+    )
+    write_atomically(run.config, to_yaml(trainer.settings).encode())
+    write_atomically(run.manifest, to_json(manifest))
+    return manifest
 
 
 def record(
@@ -66,8 +83,10 @@ def record(
             elif isinstance(event, RunStarted):
                 event = replace(event, run_dir=str(run.path))
             else:
-                indices = range(len(trainer.test.labels))
-                write_atomically(run.predictions, predictions_csv(trainer.test, indices))
+                test = trainer.engine.measured("test")
+                if event.test_loss is not None:
+                    data = predictions_csv(test, range(len(test.labels)))
+                    write_atomically(run.predictions, data)
                 event = finished(event)
             yield event
             if stop() and not isinstance(event, RunFinished):

@@ -19,28 +19,19 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Settings, build
-from nnctl.datasets import DataSet, Samples
-from nnctl.datasets.batches import Gatherer, shuffled, split
+from nnctl.datasets import DataSet
+from nnctl.datasets.batches import shuffled
 from nnctl.errors import ConfigError, Diverged
 from nnctl.nn.functions import Array
-from nnctl.nn.layers import LAYERS, Dropout
-from nnctl.nn.losses import LOSSES
-from nnctl.nn.network import Network
-from nnctl.nn.optimizers import OPTIMIZERS
-from nnctl.nn.randomness import Concern, generator
 from nnctl.nn.schedules import SCHEDULES
-from nnctl.training.evaluation import Evaluation, chunks, evaluate_chunk
+from nnctl.training.engine import Engine, split_data
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from nnctl.training.overfitting import judge
-from nnctl.training.workers import Team, share
 
-TRAIN_CURVE_SAMPLES = 10_000  # at most so many training samples are re-evaluated each epoch
 EXPLOSION = 100  # times the initial loss
 EXPLOSION_STEPS = 100  # the running mean is over so many steps, or an epoch if that is shorter
 
 TIMINGS = ("seconds", "evaluation_seconds", "samples_per_second")
-
-STEP, EVALUATE = range(2)  # the team's tasks
 
 
 @dataclass
@@ -90,34 +81,19 @@ class Snapshot:
     progress: dict[str, Any]
 
 
-def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
-    """Return the network that `settings` describe, all parameters zero."""
-    return Network([build(LAYERS, choice) for choice in settings.network], inputs, **options)
-
-
 class Trainer:
     """Trains one network on one data set; made once, run once, then closed."""
 
-    def __init__(self, settings: Settings, data: DataSet, threads: int = 1) -> None:
-        """Lay everything out; `events` starts the work.
+    def __init__(self, settings: Settings, data: DataSet, threads: int | None = None) -> None:
+        """Lay everything out; `events` starts the work. Without `threads` the rule decides.
 
         Raises:
             ConfigError: the settings ask for more images than there are.
 
         """
-        self.settings, self.data, self.threads = settings, data, threads
+        self.settings, self.data = settings, data
         training = settings.training
-        try:
-            self.split = split(
-                data.train.labels,
-                validation=settings.data.validation,
-                train_size=settings.data.train_size,
-                seed=settings.data.split_seed,
-            )
-        except ValueError as error:
-            raise ConfigError(
-                f"data: {error}\ndata.validation is drawn first, data.train_size from the rest"
-            ) from None
+        self.split = split_data(settings, data)
         samples = len(self.split.train)
         if not samples:
             raise ConfigError("data.validation leaves no training images")
@@ -125,53 +101,18 @@ class Trainer:
         self.steps_per_epoch = math.ceil(samples / self.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
 
-        inputs = data.train.images.shape[1]
-        self.team = Team(1)
-        self.network = build_network(settings, inputs)
-        if threads > 1 and not self.network.couples_samples:
-            self.team = Team(threads)
-            self.network = build_network(settings, inputs, allocate=self.team.allocate)
-        self.network.initialize(settings.seed)
-        self.loss = build(LOSSES, settings.loss)
-        self.optimizer = build(OPTIMIZERS, settings.optimizer)
+        self.engine = Engine(settings, data, self.split, self.batch_size, threads)
         self.schedule = build(SCHEDULES, settings.schedule)
-
-        size, allocate = self.network.size, self.team.allocate
-        self._gradients = [self.network.gradients]  # of each member's share of the batch
-        self._gradients += [allocate(size, np.float32) for _ in range(1, self.team.size)]
-        self._state = {name: allocate(size, np.float32) for name in self.optimizer.state_names}
-        self._losses = allocate(self.team.size, np.float64)  # each member's share of the loss
-        self._squares = allocate(self.team.size, np.float64)  # and of the squared gradient norm
-        self._order = allocate(samples, np.intp)
-        self._labels = data.train.labels.astype(np.intp)
-        self._gather = Gatherer(data.train.images)
-
-        # What is measured after each epoch; without a validation set the test set is watched.
+        # Without a validation set the test set is watched, and nothing is ever chosen on it.
         self.watched = "validation" if len(self.split.validation) else "test"
-        curve = self.split.train
-        if samples > TRAIN_CURVE_SAMPLES:
-            rng = generator(settings.data.split_seed, Concern.SAMPLE)
-            curve = np.sort(rng.choice(curve, TRAIN_CURVE_SAMPLES, replace=False))
-        self._measured = [
-            self._measure(data.train, curve),
-            self._measure(data.train, self.split.validation),
-            self._measure(data.test, np.arange(len(data.test.labels))),
-        ]
-        self.train, self.validation, self.test = (result for *_, result in self._measured)
-
+        self._watched_losses = self.engine.measured(self.watched).losses
+        self._best_losses = np.zeros_like(self._watched_losses)
         self.progress = Progress()
         self.best: EpochFinished | None = None  # lowest watched loss, the earliest on a tie
-        result = self.validation if self.watched == "validation" else self.test
-        self._watched_losses = result.losses
-        self._best_losses = np.zeros_like(result.losses)
         self._best_parameters: dict[str, Array] = {}
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
         self.seconds = 0.0  # spent on the run, in earlier sessions too
         self._since = time.perf_counter()
-
-    def _measure(self, samples: Samples, indices: Array) -> tuple[Gatherer, Array, Evaluation]:
-        labels = samples.labels[indices].astype(np.intp)
-        return Gatherer(samples.images), indices, Evaluation.empty(labels, self.team.allocate)
 
     # The run, as its caller sees it.
 
@@ -184,7 +125,7 @@ class Trainer:
         """
         settings, progress = self.settings, self.progress
         self._since = time.perf_counter()
-        self.team.start([self._step, self._evaluate])
+        self.engine.start()
         yield RunStarted(
             run_dir="",
             name=settings.name,
@@ -192,9 +133,9 @@ class Trainer:
             dataset=settings.data.dataset,
             train_samples=len(self.split.train),
             validation_samples=len(self.split.validation),
-            test_samples=len(self.test.labels),
-            parameters=self.network.size,
-            threads=self.threads,
+            test_samples=len(self.data.test.labels),
+            parameters=self.engine.network.size,
+            threads=self.engine.threads,
             step=progress.step,
         )
         while progress.epoch < settings.training.epochs and not self.out_of_patience:
@@ -203,7 +144,7 @@ class Trainer:
 
     def close(self) -> None:
         """End the workers."""
-        self.team.close()
+        self.engine.close()
 
     @property
     def out_of_patience(self) -> bool:
@@ -225,9 +166,10 @@ class Trainer:
         done = status in ("completed", "early_stopped")
         history = self.progress.history
         chosen = history[-1] if history and self.watched == "test" else self.best
+        test = self.engine.measured("test")
         if done:
             self._load_best()
-            self._run_evaluation(2)
+            self.engine.measure("test")
         verdict = judge(history, self._best_losses, self._watched_losses)
         return RunFinished(
             status=status,
@@ -237,9 +179,9 @@ class Trainer:
             train_accuracy=chosen and chosen.train_accuracy,
             validation_loss=chosen and chosen.validation_loss,
             validation_accuracy=chosen and chosen.validation_accuracy,
-            test_loss=self.test.loss if done else None,
-            test_accuracy=self.test.accuracy if done else None,
-            parameters=self.network.size,
+            test_loss=test.loss if done else None,
+            test_accuracy=test.accuracy if done else None,
+            parameters=self.engine.network.size,
             seed=self.settings.seed,
             overfitting=verdict,
             seconds=self.seconds + time.perf_counter() - self._since,
@@ -255,12 +197,12 @@ class Trainer:
             Diverged: a weight is not finite; such a state is never kept.
 
         """
-        self.team.settle()
-        if not np.isfinite(self.network.parameters).all():
+        self.engine.settle()
+        if not np.isfinite(self.engine.network.parameters).all():
             raise self._diverged("a weight is not finite")
         return Snapshot(
             parameters=self._copy_parameters(),
-            optimizer={name: vector.copy() for name, vector in self._state.items()},
+            optimizer={name: vector.copy() for name, vector in self.engine.state.items()},
             best_losses=self._best_losses.copy(),
             last_losses=self._watched_losses.copy(),
             progress=self.progress.to_dict(),
@@ -268,9 +210,9 @@ class Trainer:
 
     def restore(self, last: Snapshot, best: Snapshot | None) -> None:
         """Go on from `last`; `best` holds the weights of the best epoch so far, if there is one."""
-        for name, array in self.network.named_arrays().items():
+        for name, array in self.engine.network.named_arrays().items():
             array[...] = last.parameters[name]
-        for name, vector in self._state.items():
+        for name, vector in self.engine.state.items():
             vector[...] = last.optimizer[name]
         self._best_losses[:] = last.best_losses
         self._watched_losses[:] = last.last_losses
@@ -282,11 +224,11 @@ class Trainer:
             self._best_parameters = best.parameters
 
     def _copy_parameters(self) -> dict[str, Array]:
-        return {name: array.copy() for name, array in self.network.named_arrays().items()}
+        return {name: array.copy() for name, array in self.engine.network.named_arrays().items()}
 
     def _load_best(self) -> None:
         """Put the best weights back, where a validation set has chosen some."""
-        for name, array in self.network.named_arrays().items():
+        for name, array in self.engine.network.named_arrays().items():
             if name in self._best_parameters:
                 array[...] = self._best_parameters[name]
 
@@ -297,18 +239,17 @@ class Trainer:
         clock = time.perf_counter
         started = clock()
         epoch = progress.epoch + 1
-        self._order[:] = shuffled(self.split.train, self.settings.seed, epoch)
+        self.engine.order[:] = shuffled(self.split.train, self.settings.seed, epoch)
         learning_rate = 0.0
         window = min(EXPLOSION_STEPS, self.steps_per_epoch)
         while progress.position < samples:
             start = progress.position
             stop = min(start + self.batch_size, samples)
-            learning_rate = self.optimizer.learning_rate * self.schedule.fraction(
+            learning_rate = self.engine.optimizer.learning_rate * self.schedule.fraction(
                 progress.step, self.steps_per_epoch, self.steps
             )
             progress.step += 1
-            self.team.run(STEP, start, stop, progress.step, learning_rate)
-            loss = float(self._losses.sum())
+            loss = self.engine.learn(start, stop, progress.step, learning_rate)
             if not math.isfinite(loss):
                 raise self._diverged(f"the batch loss is {loss}", learning_rate)
             if progress.initial_loss is None:
@@ -330,7 +271,7 @@ class Trainer:
                 batch_loss = progress.loss_sum / stop
                 yield StepFinished(epoch, progress.step, batch_loss, learning_rate)
                 started = clock()
-        self.team.settle()
+        self.engine.settle()
         self.epoch_seconds += clock() - started
         yield self._finish_epoch(learning_rate)
 
@@ -338,15 +279,14 @@ class Trainer:
         progress = self.progress
         started = time.perf_counter()
         figures: dict[str, float | None] = {}
-        for index, name in enumerate(("train", "validation", "test")):
+        for part in ("train", "validation", "test"):
             loss = accuracy = None
-            if name in ("train", self.watched):
-                self._run_evaluation(index)
-                result = self._measured[index][2]
+            if part in ("train", self.watched):
+                result = self.engine.measure(part)
                 loss, accuracy = result.loss, result.accuracy
                 if not math.isfinite(loss):
-                    raise self._diverged(f"the {name} loss is {loss}", learning_rate)
-            figures |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+                    raise self._diverged(f"the {part} loss is {loss}", learning_rate)
+            figures |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         samples = progress.position
         row = EpochFinished(
             epoch=progress.epoch + 1,
@@ -377,70 +317,8 @@ class Trainer:
         assert loss is not None
         return loss
 
-    def _run_evaluation(self, index: int) -> None:
-        self.team.run(EVALUATE, index)
-        self.team.settle()
-
     def _diverged(self, what: str, learning_rate: float | None = None) -> Diverged:
         where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
         if learning_rate is not None:
             where += f", learning rate {learning_rate:g}"
         return Diverged(f"training diverged: {what} ({where})\ntry a smaller learning rate")
-
-    # What every member of the team does at the same time, each on its share.
-
-    def _step(self, start: float, stop: float, step: float, learning_rate: float) -> None:
-        """Learn from one mini-batch: forward, loss, backward, update."""
-        rank, size = self.team.rank, self.team.size
-        network, start, batch = self.network, int(start), int(stop - start)
-        mine = share(batch, rank, size)
-        gradients = self._gradients[rank]
-        if network.gradients is not gradients:  # a worker's first step
-            network.bind(network.parameters, gradients)
-        with np.errstate(all="ignore"):  # divergence is found in the loss
-            if mine.start < mine.stop:
-                indices = self._order[start + mine.start : start + mine.stop]
-                weight = len(indices) / batch
-                self._set_dropout(int(step))
-                outputs = network.forward(self._gather(indices), training=True)
-                self._losses[rank] = weight * self.loss.forward(outputs, self._labels[indices])
-                network.backward(self.loss.backward(weight))
-            else:
-                self._losses[rank] = 0
-                gradients[...] = 0
-            self.team.barrier()
-            self._update(int(step), learning_rate)
-
-    def _update(self, step: int, learning_rate: float) -> None:
-        """Add the members' gradients up and update the weights: each member its part of both."""
-        rank, size = self.team.rank, self.team.size
-        mine = share(self.network.size, rank, size)
-        w, dw = self.network.parameters[mine], self._gradients[rank][mine]
-        for other in range(size):
-            if other != rank:
-                dw += self._gradients[other][mine]
-        if clip_norm := self.settings.training.clip_norm:
-            self._squares[rank] = np.dot(dw, dw)
-            self.team.barrier()
-            norm = math.sqrt(self._squares.sum())
-            if norm > clip_norm:
-                dw *= clip_norm / norm
-        state = {name: vector[mine] for name, vector in self._state.items()}
-        self.optimizer.decay(w[: max(self.network.decayed - mine.start, 0)], learning_rate)
-        self.optimizer.update(w, dw, state, learning_rate, step)
-
-    def _set_dropout(self, step: int) -> None:
-        """Give each dropout layer the random numbers of this step and this member."""
-        for index, layer in enumerate(self.network.layers):
-            if isinstance(layer, Dropout):
-                layer.rng = generator(
-                    self.settings.seed, Concern.DROPOUT, index, step, self.team.rank
-                )
-
-    def _evaluate(self, which: float) -> None:
-        """Measure this member's share of the chunks of a set of samples."""
-        gather, indices, result = self._measured[int(which)]
-        parts = chunks(len(indices))
-        with np.errstate(all="ignore"):
-            for part in parts[share(len(parts), self.team.rank, self.team.size)]:
-                evaluate_chunk(self.network, self.loss, gather, indices, result, part)

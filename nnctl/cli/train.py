@@ -1,0 +1,139 @@
+"""`nnctl train`: a config becomes a run, or a run goes on."""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from nnctl.cli import signals
+from nnctl.cli.options import (
+    config_option,
+    data_options,
+    help_end,
+    json_option,
+    runs_dir_option,
+    set_options,
+)
+from nnctl.cli.requirements import Requirement, check, numeric_fields, require_option
+from nnctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnctl.datasets import Source
+
+
+def _fields() -> list[str]:
+    from nnctl.training.events import RunFinished
+
+    return numeric_fields(RunFinished)
+
+
+@click.command(
+    epilog=help_end("nnctl train --config two-layer --set optimizer.learning_rate=0.05", 3, 4, 5, 6)
+)
+@config_option
+@click.option("--resume", metavar="RUN", help="Go on with a run: its path, name, or `latest`.")
+@set_options
+@click.option(
+    "--run-dir",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Write the run here; default a new numbered folder in --runs-dir.",
+)
+@runs_dir_option
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in --run-dir.")
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print the run directory and nothing else.")
+@click.option("--check", "check_only", is_flag=True, help="Do everything up to the first step.")
+@require_option("test_accuracy>=0.97", _fields)
+@data_options
+@click.pass_context
+def command(
+    context: click.Context,
+    config: str | None,
+    resume: str | None,
+    overrides: tuple[tuple[str, str], ...],
+    run_dir: Path | None,
+    runs_dir: Path,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+    check_only: bool,
+    requirements: tuple[Requirement, ...],
+    source: Source,
+    threads: int | None,
+) -> None:
+    """Train a network from a config, or go on with a run.
+
+    Curves, the verdict on overfitting and the final figures are printed at the end; the run
+    directory keeps everything.
+    """
+    import msgspec
+
+    from nnctl.cli.loading import open_data
+    from nnctl.config import load_settings
+    from nnctl.display.training import print_plan, print_summary, reporter
+    from nnctl.training import runs
+    from nnctl.training.events import RunFinished
+    from nnctl.training.resume import changes, go_on, recorded
+    from nnctl.training.session import begin, record
+    from nnctl.training.threads import requested
+    from nnctl.training.trainer import Trainer
+
+    with ExitStack() as stack:
+        before = None
+        if resume is not None:
+            given = context.get_parameter_source("config") == ParameterSource.COMMANDLINE
+            if given or run_dir or overwrite or any(key == "name" for key, _ in overrides):
+                raise UsageError(
+                    "--resume goes on with a run as it is: it can't be combined with --config, "
+                    "--run-dir, --name or --overwrite"
+                )
+            run = runs.find_run(resume, runs_dir)
+            stack.enter_context(runs.owned(run))
+            before = recorded(run, overrides)
+            settings = before.settings
+            if summary := before.summary:
+                print_summary(run, summary, as_json=as_json, quiet=quiet)
+                check(requirements, summary)
+                return
+        elif config is not None:
+            settings = load_settings(config, overrides)
+            if overwrite and run_dir is None:
+                raise UsageError("--overwrite replaces the run in --run-dir: give that too")
+            if run_dir is not None:
+                runs.check_free(run_dir, overwrite)
+        else:
+            raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
+
+        data = open_data(settings, source, quiet=quiet or as_json)
+        threads = threads or (before.threads if before else requested())
+        trainer = stack.enter_context(closing(Trainer(settings, data, threads)))
+        if check_only:
+            print_plan(trainer, as_json=as_json)
+            return
+        if before is None:
+            run = stack.enter_context(
+                runs.new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
+            )
+            manifest = begin(trainer, run)
+        else:
+            manifest = go_on(trainer, before)
+            for warning in changes(before, trainer.engine.threads):
+                click.echo(f"nnctl: warning: {warning}", err=True)
+        runs.point_latest(runs_dir, run)
+
+        request = stack.enter_context(signals.deferred())
+        show = stack.enter_context(reporter(trainer, as_json=as_json, quiet=quiet))
+        for event in record(trainer, run, manifest, lambda: request.number is not None):
+            show(event)
+    assert isinstance(event, RunFinished)  # the last one always is
+    if request.number is not None and event.status == "interrupted":
+        again = f"nnctl train --resume {shlex.quote(str(run.path))}"
+        click.echo(f"nnctl: stopped by a signal; go on with: {again}", err=True)
+        raise signals.Ended(request.number)
+    check(requirements, msgspec.to_builtins(event))

@@ -1,0 +1,49 @@
+"""How many processes compute one batch: a fixed rule, never a measurement at run time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+
+# Below so many multiplications a step, two processes cost more than they save.
+WORTHWHILE = 2e6
+
+
+def confine_blas() -> None:
+    """Give BLAS one thread in this process; to be called before NumPy is imported.
+
+    Its own threads spin while they wait, which ruins a busy machine, and they would compete with
+    the workers. A number that the user gave in these variables is kept for `requested`.
+    """
+    for name in (*BLAS_VARIABLES, "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+        if name in os.environ:
+            os.environ.setdefault(f"_NNCTL_{name}", os.environ[name])
+        os.environ[name] = "1"
+
+
+def requested(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return the number of threads that the BLAS variables asked for, if they did."""
+    for name in BLAS_VARIABLES:
+        value = environment.get(f"_NNCTL_{name}", "")
+        if value.isdecimal() and int(value) > 0:
+            return int(value)
+    return None
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use, affinity respected."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def choose_threads(parameters: int, batch_size: int, couples_samples: bool, cores: int) -> int:
+    """Return the number of threads for a network of so many parameters.
+
+    A network that couples the samples of a batch (batch_norm) is computed in one piece.
+    """
+    if couples_samples or parameters * batch_size < WORTHWHILE:
+        return 1
+    return min(cores, 2)
