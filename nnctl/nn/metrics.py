@@ -1,0 +1,85 @@
+"""How good predictions are: accuracy and its uncertainty, confusions, classes, pairs of models."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnctl.nn.functions import Array
+
+
+def wilson_interval(right: int, samples: int, z: float = 1.959964) -> tuple[float, float]:
+    """Return the interval that holds the true accuracy with 95 % confidence (z standard errors).
+
+    Wilson 1927, "Probable inference, the law of succession, and statistical inference". Unlike
+    p +- z s it stays within 0..1 and holds near the ends.
+
+    >>> [round(bound, 4) for bound in wilson_interval(97, 100)]
+    [0.9155, 0.9897]
+    """
+    if samples == 0:
+        return 0.0, 1.0
+    p, z2 = right / samples, z * z
+    centre = (p + z2 / (2 * samples)) / (1 + z2 / samples)
+    half = z / (1 + z2 / samples) * math.sqrt(p * (1 - p) / samples + z2 / (4 * samples**2))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
+    """Return counts (classes, classes): the row is the true class, the column the predicted one.
+
+    >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2)
+    array([[1, 1],
+           [0, 1]])
+    """
+    pairs = labels.astype(np.intp) * classes + predictions
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How one class fares; a ratio without cases is None."""
+
+    label: int
+    precision: float | None  # of what was predicted as this class, how much is
+    recall: float | None  # of what is this class, how much was predicted as such
+    f1: float | None  # the harmonic mean of the two
+    support: int  # samples of this class
+
+
+def per_class(confusion: Array) -> list[ClassFigures]:
+    """Return the figures of each class from a confusion matrix."""
+    figures = []
+    for label, right in enumerate(confusion.diagonal().tolist()):
+        predicted, support = int(confusion[:, label].sum()), int(confusion[label].sum())
+        figures.append(
+            ClassFigures(
+                label=label,
+                precision=right / predicted if predicted else None,
+                recall=right / support if support else None,
+                f1=2 * right / (predicted + support) if predicted + support else None,
+                support=support,
+            )
+        )
+    return figures
+
+
+def mcnemar(right_a: Array, right_b: Array) -> float:
+    """Return the probability that two equally good models differ as much as these or more.
+
+    `right_a` and `right_b` (n,) tell which samples each got right. The exact two-sided test on
+    the samples that only one of them got right (McNemar 1947).
+
+    >>> mcnemar(np.array([True] * 10), np.array([False] * 10))
+    0.001953125
+    """
+    only_a = int((right_a & ~right_b).sum())
+    only_b = int((right_b & ~right_a).sum())
+    n, k = only_a + only_b, min(only_a, only_b)
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
+        for i in range(k + 1)
+    )
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
