@@ -1,22 +1,30 @@
-"""How commands come by a data set, a run or a checkpoint."""
+"""How commands come by a data set, a run, a checkpoint, or all that an experiment needs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from nnctl.errors import UsageError
 
 if TYPE_CHECKING:
     from nnctl.config import Settings
     from nnctl.datasets import DataSet, Source
+    from nnctl.nn.functions import Array
+    from nnctl.nn.network import Network
     from nnctl.training.checkpoint import Checkpoint
     from nnctl.training.runs import RunFolder
 
+DEFAULT_CONFIG = "quickstart"
 
-def open_data(settings: Settings, source: Source) -> DataSet:
+
+def open_data(settings: Settings, source: Source, *, quiet: bool = False) -> DataSet:
     """Return the data set of `settings`, fetched if need be; shapes are checked before that.
+
+    `quiet` leaves out the progress of a download, not its warnings.
 
     Raises:
         ConfigError: the network does not fit the data set.
@@ -25,6 +33,7 @@ def open_data(settings: Settings, source: Source) -> DataSet:
     """
     from nnctl import datasets
     from nnctl.config import build, check_shapes
+    from nnctl.display.downloads import download_progress
     from nnctl.nn.layers import LAYERS
 
     name = settings.data.dataset
@@ -33,7 +42,61 @@ def open_data(settings: Settings, source: Source) -> DataSet:
     units = description.inputs
     for choice in settings.network:
         units = build(LAYERS, choice).output_units(units)
-    return datasets.load(name, source, progress=download_progress(), classes=units)
+    with download_progress(quiet=quiet) as progress:
+        return datasets.load(name, source, progress=progress, classes=units)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config, its data, and a run's weights if a run was named."""
+
+    settings: Settings
+    data: DataSet
+    weights: dict[str, Array] | None
+
+    def network(self, dtype: Any = "float32") -> Network:
+        """Return the network: with the run's weights, or where training starts."""
+        from nnctl.training.engine import build_network
+
+        network = build_network(self.settings, self.data.train.images.shape[1], dtype=dtype)
+        network.initialize(self.settings.seed)
+        for name, array in (self.weights or {}).items():
+            network.named_arrays()[name][...] = array
+        return network
+
+
+def open_experiment(
+    config: str | None,
+    run: str | None,
+    overrides: tuple[tuple[str, str], ...],
+    runs_dir: Path,
+    source: Source,
+    *,
+    quiet: bool = False,
+) -> Experiment:
+    """Return what `--config` or `--run` names, not both; without either the bundled quickstart.
+
+    Raises:
+        UsageError: both were given, or an override does not fit the run's weights.
+        RunError: run or checkpoint are missing or damaged.
+
+    """
+    from nnctl.config import load_settings
+
+    if run is None:
+        settings = load_settings(config or DEFAULT_CONFIG, overrides)
+        return Experiment(settings, open_data(settings, source, quiet=quiet), None)
+    context = click.get_current_context()
+    if context.get_parameter_source("config") == click.core.ParameterSource.COMMANDLINE:
+        raise UsageError("--config and --run can't be combined: a run brings its own config")
+    checkpoint, folder, _ = find_checkpoint(run, runs_dir)
+    settings = checkpoint.settings
+    if folder is not None:
+        settings = load_settings(str(folder.config), overrides)
+    if settings.network != checkpoint.settings.network:
+        raise UsageError("--set network.*: the run's weights belong to the network it was made with")
+    weights = checkpoint.snapshot.parameters
+    return Experiment(settings, open_data(settings, source, quiet=quiet), weights)
 
 
 def find_checkpoint(

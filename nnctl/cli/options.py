@@ -148,3 +148,10 @@ def config_option(function: F) -> F:
         envvar="NNCTL_CONFIG",
         help="Config file, the name of a bundled config, or - for standard input.",
     )(function)
+
+
+def run_option(function: F) -> F:
+    """Add `--run`, a run's config and weights in place of `--config`."""
+    return click.option(
+        "--run", metavar="RUN", help="Use a run's config and weights: its path, name, or `latest`."
+    )(function)
