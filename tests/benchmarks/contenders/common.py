@@ -27,7 +27,7 @@ def load(folder: Path) -> tuple[Any, Any, Any, Any]:
             images.astype(np.float32) / np.float32(255),
             read(f"{part}-labels-idx1-ubyte.gz", 8).astype(np.int64),
         ]
-    return tuple(arrays)  # type: ignore[return-value]
+    return tuple(arrays)
 
 
 def run(train: Callable[..., tuple[Callable[[], None], Callable[[], float]]]) -> None:
