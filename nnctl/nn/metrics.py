@@ -66,20 +66,19 @@ def per_class(confusion: Array) -> list[ClassFigures]:
     return figures
 
 
-def mcnemar(right_a: Array, right_b: Array) -> float:
+def mcnemar(only_a: int, only_b: int) -> float:
     """Return the probability that two equally good models differ as much as these or more.
 
-    `right_a` and `right_b` (n,) tell which samples each got right. The exact two-sided test on
-    the samples that only one of them got right (McNemar 1947).
+    `only_a` samples did only the first model get right, `only_b` only the second; samples on
+    which they agree say nothing. The exact two-sided test (McNemar 1947): if the models are
+    equally good, each of the n samples falls to either with probability 1/2.
 
-    >>> mcnemar(np.array([True] * 10), np.array([False] * 10))
+    >>> mcnemar(10, 0)
     0.001953125
     """
-    only_a = int((right_a & ~right_b).sum())
-    only_b = int((right_b & ~right_a).sum())
-    n, k = only_a + only_b, min(only_a, only_b)
+    n = only_a + only_b
     logs = (
         math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
-        for i in range(k + 1)
+        for i in range(min(only_a, only_b) + 1)
     )
     return min(1.0, 2 * math.fsum(map(math.exp, logs)))
