@@ -19,7 +19,7 @@ from nnctl.datasets.source import Limits, Progress, Source
 from nnctl.errors import DataError, SystemFailure, UsageError
 
 if TYPE_CHECKING:
-    from tests.datasets.conftest import Server
+    from tests.conftest import Server
 
 Files = dict[str, bytes]
 IMPATIENT = Limits(window=0.8, minimum_rate=1000)
