@@ -21,10 +21,10 @@ def wilson_interval(right: int, samples: int, z: float = 1.959964) -> tuple[floa
     """
     if samples == 0:
         return 0.0, 1.0
-    p, z2 = right / samples, z * z
-    centre = (p + z2 / (2 * samples)) / (1 + z2 / samples)
-    half = z / (1 + z2 / samples) * math.sqrt(p * (1 - p) / samples + z2 / (4 * samples**2))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    wrong, z2 = samples - right, z * z
+    centre, half = right + z2 / 2, z * math.sqrt(right * wrong / samples + z2 / 4)
+    low, high = (centre - half) / (samples + z2), (centre + half) / (samples + z2)
+    return (low if right else 0.0), (high if wrong else 1.0)
 
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
