@@ -286,7 +286,7 @@ print(data.train.images.shape, data.test.labels.shape)
 
 
 def child(mirror: str, data_dir: Path, **options: Any) -> subprocess.Popen[str]:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     arguments = [sys.executable, "-c", CHILD, str(here), mirror, str(data_dir)]
     return subprocess.Popen[str](
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
