@@ -33,8 +33,8 @@ def help_end(example: str, *codes: int) -> str:
     return "\b\nExample:\n" + shown + "\n\n\b\nExit codes:\n" + "\n".join(lines)
 
 
-def data_options(function: F) -> F:
-    """Add the options of every command that reads data; pass `source` and `threads`."""
+def source_options(function: F) -> F:
+    """Add the options that say where data lie and come from; pass them as `source`."""
 
     @click.option(
         "--data-dir",
@@ -52,28 +52,28 @@ def data_options(function: F) -> F:
         envvar="NNCTL_MIRRORS",
         help="Download from here instead of the known mirrors; repeatable.",
     )
-    @click.option(
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any, data_dir: Path | None, offline: bool, mirrors: tuple[str, ...], **kwargs: Any
+    ) -> Any:
+        from nnctl.datasets import Source
+
+        source = Source(data_dir=data_dir, offline=offline, mirrors=mirrors)
+        return function(*args, source=source, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def data_options(function: F) -> F:
+    """Add the options of every command that computes with data; pass `source` and `threads`."""
+    threads = click.option(
         "--threads",
         metavar="N",
         type=click.IntRange(min=1),
         envvar="NNCTL_THREADS",
         help="Threads to compute with; default: a fixed rule of network, batch size and cores.",
     )
-    @functools.wraps(function)
-    def wrapper(
-        *args: Any,
-        data_dir: Path | None,
-        offline: bool,
-        mirrors: tuple[str, ...],
-        threads: int | None,
-        **kwargs: Any,
-    ) -> Any:
-        from nnctl.datasets import Source
-
-        source = Source(data_dir=data_dir, offline=offline, mirrors=mirrors)
-        return function(*args, source=source, threads=threads, **kwargs)
-
-    return wrapper  # type: ignore[return-value]
+    return source_options(threads(function))
 
 
 def json_option(function: F) -> F:
