@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from nnctl import __version__
 from nnctl.errors import ExitCode, NnctlError, printable
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 # One line of help for each command, so that `nnctl --help` imports none of them.
 COMMANDS = {
     "train": "Train a network from a config.",
     "evaluate": "Measure a trained network: loss, accuracy, mistakes.",
     "gradcheck": "Compare backpropagation with numerical gradients.",
-    "graph": "Draw the computational graph of an expression, with its gradients.",
+    "graph": "Draw the computational graph and the gradients of an expression.",
     "trace": "Follow one mini-batch through the network, forward and back.",
     "data": "Download, verify, describe and locate data sets.",
     "config": "Show, describe, list and copy configs.",
@@ -41,6 +45,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the commands without importing one, and the options."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        commands = [CompletionItem(name, help=COMMANDS[name]) for name in names]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
+
 
 @click.group(
     cls=LazyGroup,
@@ -49,7 +61,7 @@ class LazyGroup(click.Group):
     epilog="""\b
 Example:
   nnctl train --config quickstart
-\b
+
 `nnctl COMMAND --help` tells more. NNCTL_DEBUG=1 shows tracebacks.""",
 )
 @click.version_option(__version__, prog_name="nnctl")
@@ -62,35 +74,36 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = cli.main(list(arguments), prog_name="nnctl", standalone_mode=False)
         return code if isinstance(code, int) else ExitCode.OK
-    except NnctlError as error:
-        if os.environ.get("NNCTL_DEBUG"):
-            raise
-        return _tell(str(error), error.exit_code)
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "nnctl"
-        return _tell(f"{error.format_message()}\nTry '{where} --help'.", ExitCode.USAGE)
-    except click.ClickException as error:
-        return _tell(error.format_message(), ExitCode.USAGE)
-    except BrokenPipeError:
-        raise
-    except MemoryError:
-        return _tell("out of memory; a smaller batch size or network needs less", ExitCode.SYSTEM)
-    except OSError as error:
-        if os.environ.get("NNCTL_DEBUG"):
-            raise
-        name = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
-        return _tell(f"{name}{error.strerror or error}", ExitCode.SYSTEM)
     except Exception as error:
         if os.environ.get("NNCTL_DEBUG"):
-            raise
-        what = f"{type(error).__name__}: {printable(error)}"
-        return _tell(
-            f"unexpected {what}\nThis is a bug in nnctl; NNCTL_DEBUG=1 shows the traceback.",
-            ExitCode.SYSTEM,
-        )
+            import traceback
+
+            traceback.print_exc()
+        message, code = _explain(error)
+        safe = "\n".join(printable(line) for line in message.split("\n"))
+        click.echo(f"nnctl: error: {safe}", err=True)
+        return code
 
 
-def _tell(message: str, code: ExitCode) -> int:
-    safe = "\n".join(printable(line) for line in message.split("\n"))
-    click.echo(f"nnctl: error: {safe}", err=True)
-    return code
+def _explain(error: Exception) -> tuple[str, ExitCode]:
+    """Return what to tell of an error that ended a command, and the exit code."""
+    match error:
+        case NnctlError():
+            return str(error), error.exit_code
+        case click.exceptions.NoArgsIsHelpError(ctx=context):
+            click.echo(context.get_help() + "\n", err=True)
+            return f"'{context.command_path}' needs a command.", ExitCode.USAGE
+        case click.UsageError():
+            where = error.ctx.command_path if error.ctx else "nnctl"
+            return f"{error.format_message()}\nTry '{where} --help'.", ExitCode.USAGE
+        case click.ClickException():
+            return error.format_message(), ExitCode.USAGE
+        case MemoryError():
+            return "out of memory; a smaller batch size or network needs less", ExitCode.SYSTEM
+        case OSError():
+            path = error.filename if isinstance(error.filename, str | bytes) else ""
+            name = f"{printable(os.fsdecode(path))}: " if path else ""
+            return f"{name}{error.strerror or error}", ExitCode.SYSTEM
+    what = f"unexpected {type(error).__name__}: {printable(error)}"
+    advice = "This is a bug in nnctl; NNCTL_DEBUG=1 shows the traceback."
+    return f"{what}\n{advice}", ExitCode.SYSTEM
