@@ -1,0 +1,46 @@
+"""Configs: YAML text in, typed and complete settings out, errors that show the place.
+
+The rest of nnctl asks for settings here and need not know YAML, short forms or overrides.
+"""
+
+from __future__ import annotations
+
+from nnctl.config.loading import (
+    BundledConfig,
+    bundled_config,
+    bundled_configs,
+    differences,
+    json_schema,
+    load_settings,
+    settings_from_dict,
+    to_yaml,
+)
+from nnctl.config.rules import Choice
+from nnctl.config.settings import (
+    DataSettings,
+    EarlyStopping,
+    Settings,
+    TrainingSettings,
+    build,
+    check_shapes,
+    to_dict,
+)
+
+__all__ = [
+    "BundledConfig",
+    "Choice",
+    "DataSettings",
+    "EarlyStopping",
+    "Settings",
+    "TrainingSettings",
+    "build",
+    "bundled_config",
+    "bundled_configs",
+    "check_shapes",
+    "differences",
+    "json_schema",
+    "load_settings",
+    "settings_from_dict",
+    "to_dict",
+    "to_yaml",
+]

@@ -1,0 +1,327 @@
+"""YAML text as a tree of nodes that know where they stand, and errors that show the place.
+
+Hides libyaml. Its parser is asked for one event at a time, for its composer crashes the process
+on deep nesting, knows no duplicate keys and expands aliases. Plain scalars are read by the rules
+of YAML 1.2, for libyaml's users follow those of 1.1, where `1e-3` is a word and `no` is false.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from nnctl.errors import ConfigError, printable
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 16
+MAX_PROBLEMS = 20  # are told at once
+MAX_WIDTH = 90  # characters of a line that are shown, and of a word
+
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what libyaml counts as one
+FORBIDDEN = yaml.reader.Reader.NON_PRINTABLE  # control characters and the like
+
+# The core schema of YAML 1.2; more than 40 digits are as good as infinite.
+WORDS = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+INTEGER = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+
+BROKEN = object()  # the value of a node whose problem is told already
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A text and where it came from."""
+
+    label: str  # how errors name it: a path, <stdin>, --set KEY; empty: not at all
+    text: str = ""
+    folder: Path | None = None  # what relative paths in it start from; None: they stay relative
+    is_override: bool = False
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines of the text."""
+        return LINE_BREAK.split(self.text)
+
+    def place(self, index: int) -> Place:
+        """Return the place of the character at `index`."""
+        before = LINE_BREAK.split(self.text[:index])
+        return Place(self, len(before) - 1, len(before[-1]))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A position in a source; `line` and `column` count from 0."""
+
+    source: Source
+    line: int = 0
+    column: int = 0
+
+    def show(self, message: str) -> str:
+        """Return `FILE:LINE:COLUMN: message`, the line itself and a caret below the column."""
+        if not (label := printable(self.source.label)):
+            return message
+        if not self.source.is_override:
+            label += f":{self.line + 1}:{self.column + 1}"
+        line = "".join(self.source.lines[self.line : self.line + 1])  # none behind the last
+        start = max(0, self.column - MAX_WIDTH * 2 // 3)
+        before = printable(line[start : self.column])
+        after = printable(line[self.column : start + MAX_WIDTH])
+        caret = " " * sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in before)
+        return f"{label}: {message}\n    {before}{after}\n    {caret}^"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A scalar, a list of nodes or a dictionary of nodes.
+
+    `path` leads to it, as in `--set`; `key` is where the key stands that has it as its value.
+    """
+
+    value: Any
+    path: str
+    place: Place
+    key: Place
+
+    def child(self, name: object, value: Any = None) -> Node:
+        """Return a node below this one that isn't in the text: it stands where this one does."""
+        return node_of(value, f"{self.path}.{name}" if self.path else str(name), self.place)
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this node and all below it."""
+        yield self
+        below = self.value.values() if isinstance(self.value, dict) else self.value
+        if isinstance(self.value, dict | list):
+            for node in below:
+                yield from node.walk()
+
+    def plain(self) -> Any:
+        """Return the value without places."""
+        if isinstance(self.value, dict):
+            return {name: node.plain() for name, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def __str__(self) -> str:
+        """Describe the value, as in "must be a number, not the word 'fast'"."""
+        match self.value:
+            case dict():
+                return "a mapping"
+            case list():
+                return "a list"
+            case None:
+                return "empty"
+            case bool():
+                return str(self.value).lower()
+            case str():
+                return f"the word {quoted(self.value)}"
+        return str(self.value)
+
+
+def node_of(value: Any, path: str, place: Place, depth: int = MAX_DEPTH) -> Node:
+    """Return a node for plain `value`; what is nested deeper than a config can be is `BROKEN`."""
+    if isinstance(value, dict | list | tuple):
+        if not depth:
+            return Node(BROKEN, path, place, place)
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        prefix = f"{path}." if path else ""
+        below = {str(n): node_of(v, f"{prefix}{n}", place, depth - 1) for n, v in items}
+        value = below if isinstance(value, dict) else list(below.values())
+    return Node(value, path, place, place)
+
+
+@dataclass
+class Problems:
+    """What is wrong with a config, collected so that it can be told together."""
+
+    found: list[tuple[Place, str, str, tuple[str, ...]]] = field(default_factory=list)
+
+    def add(self, place: Place, message: str, wrong: str = "", valid: Iterable[str] = ()) -> None:
+        """Note a problem; with a name that is `wrong`, what is `valid` instead will be told."""
+        self.found.append((place, message, wrong, tuple(valid)))
+
+    def fail(self, place: Place, message: str) -> NoReturn:
+        """Note a problem that nothing can be read behind, and raise all."""
+        self.add(place, message)
+        self.check()
+        raise AssertionError
+
+    def check(self) -> None:
+        """Raise a `ConfigError` that tells all problems, in the order of the text, if any."""
+        if not self.found:
+            return
+        self.found.sort(key=lambda problem: (problem[0].line, problem[0].column))
+        told = [
+            place.show(message + hint(wrong, valid))
+            for place, message, wrong, valid in self.found[:MAX_PROBLEMS]
+        ]
+        if (more := len(self.found) - MAX_PROBLEMS) > 0:
+            told.append(f"... and {more} more")
+        raise ConfigError("\n".join(told))
+
+
+def quoted(text: str) -> str:
+    """Return a word of the file in quotes, cut if it is very long.
+
+    >>> quoted("fast")
+    "'fast'"
+    """
+    return f"'{printable(text if len(text) <= MAX_WIDTH else text[:MAX_WIDTH] + '...')}'"
+
+
+def hint(wrong: str, valid: Iterable[str]) -> str:
+    """Return the end of a message: the name that was meant, or all that could be.
+
+    >>> hint("Re-Lu", ["relu", "tanh"]), hint("x", ["relu", "tanh"])
+    ('; did you mean relu?', '; valid are relu, tanh')
+    """
+    valid = list(valid)
+    near = difflib.get_close_matches(wrong.lower().replace("-", "_"), valid, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; valid are {', '.join(valid)}" if valid else ""
+
+
+def decode(data: bytes, label: str, folder: Path) -> Source:
+    """Return the text of a file; a byte order mark is no part of it.
+
+    Raises:
+        ConfigError: it is too large, or not UTF-8.
+
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{printable(label)}: this is more than the 64 KiB a config may have")
+    try:
+        return Source(label, data.decode("utf-8-sig"), folder)
+    except UnicodeDecodeError as error:
+        source = Source(label, data.decode("utf-8-sig", "replace"), folder)
+        before = data[: error.start].decode("utf-8-sig")
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8; is this a text file?"
+        Problems().fail(source.place(len(before)), message)
+
+
+def parse(source: Source, problems: Problems, path: str = "") -> Node:
+    """Return the tree of a source that is to be the value at `path`.
+
+    Raises:
+        ConfigError: it isn't YAML, or is nested too deeply; what can be read over, such as
+            aliases and duplicate keys, is only added to `problems`.
+
+    """
+    if wrong := FORBIDDEN.search(source.text):
+        message = f"character U+{ord(wrong.group()):04X} is not allowed in YAML"
+        problems.fail(source.place(wrong.start()), message)
+    try:
+        return _Parser(source, problems).document(path)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(source, mark.line, mark.column) if mark else Place(source)
+        message = ", ".join(printable(part) for part in (error.context, error.problem) if part)
+        if "\t" in "".join(source.lines[place.line : place.line + 1])[: place.column + 1]:
+            message += "; indent with spaces, not with tabs"
+        problems.fail(place, message)
+    except yaml.YAMLError as error:
+        problems.fail(Place(source), f"this is not YAML: {printable(error)}")
+
+
+class _Parser:
+    """Builds nodes from libyaml's events."""
+
+    def __init__(self, source: Source, problems: Problems) -> None:
+        self.source = source
+        self.problems = problems
+        self.events = yaml.parse(source.text, Loader=yaml.CSafeLoader)
+
+    def document(self, path: str) -> Node:
+        """Return the root of the only document; an empty one holds None."""
+        place = Place(self.source)
+        root = Node(None, path, place, place)
+        documents = 0
+        for event in self.events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    self.problems.fail(self._place(event), "a second document; only one is read")
+                event = next(self.events)
+                root = self._node(event, root.path, self._place(event), MAX_DEPTH)
+        return root
+
+    def _place(self, event: Any) -> Place:
+        return Place(self.source, event.start_mark.line, event.start_mark.column)
+
+    def _node(self, event: Any, path: str, key: Place, depth: int) -> Node:
+        """Return the node that begins with `event`."""
+        place = self._place(event)
+        node = Node(BROKEN, path, place, key)
+        if not depth:
+            self.problems.fail(place, f"this is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(event, yaml.AliasEvent):
+            self.problems.add(place, "aliases are not allowed; write the value out")
+            return node
+        value: Any
+        if isinstance(event, yaml.SequenceStartEvent):
+            value = self._items(node, depth)
+        elif isinstance(event, yaml.MappingStartEvent):
+            value = self._entries(node, depth)
+        else:
+            value = resolve(event.value) if event.implicit[0] else event.value
+        if event.anchor:
+            self.problems.add(place, "anchors are not allowed; write the value out where it's used")
+        if event.tag:
+            self.problems.add(place, f"tags such as {quoted(event.tag)} are not allowed")
+            return node
+        return replace(node, value=value)
+
+    def _items(self, parent: Node, depth: int) -> list[Node]:
+        items: list[Node] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            path = parent.child(len(items)).path
+            items.append(self._node(event, path, self._place(event), depth - 1))
+        return items
+
+    def _entries(self, parent: Node, depth: int) -> dict[str, Node]:
+        entries: dict[str, Node] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            place = self._place(event)
+            key = self._node(event, parent.path, place, depth - 1)
+            name = event.value if isinstance(event, yaml.ScalarEvent) else None
+            if isinstance(key.value, dict | list):
+                self.problems.add(place, "a key must be a word")
+            path = parent.child(name).path
+            node = self._node(next(self.events), path, place, depth - 1)
+            if name in entries:
+                first = entries[name].key.line + 1
+                self.problems.add(place, f"{quoted(name)} is here twice, first in line {first}")
+            elif name is not None:
+                entries[name] = node
+        return entries
+
+
+def resolve(text: str) -> bool | int | float | str | None:
+    """Return what a plain scalar means in the core schema of YAML 1.2.
+
+    >>> [resolve(text) for text in ("1e-3", "010", "0x1f", "1:30", "no", "~", "1_000")]
+    [0.001, 10, 31, '1:30', 'no', None, '1_000']
+    """
+    if text in WORDS:
+        return WORDS[text]
+    if INTEGER.fullmatch(text):
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if FLOAT.fullmatch(text):
+        return float(text)
+    if NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", "").lower())
+    return text

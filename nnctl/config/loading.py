@@ -1,0 +1,224 @@
+"""From a config's name to settings, and from settings back to text."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnctl.config.document import (
+    BROKEN,
+    MAX_BYTES,
+    Node,
+    Place,
+    Problems,
+    Source,
+    decode,
+    hint,
+    node_of,
+    parse,
+    quoted,
+    resolve,
+)
+from nnctl.config.rules import RunName, assign, record
+from nnctl.config.settings import Settings, from_dict, to_dict
+from nnctl.errors import ConfigError, printable
+from nnctl.files import bundled, told
+
+STANDARD_INPUT = "-"
+SUFFIX = ".yaml"
+
+# What is wrong with a path, rather than with the system.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Settings:
+    """Return the settings of a config file, a bundled config, or `-` for standard input.
+
+    `overrides` are pairs of a key's path, as in `optimizer.learning_rate`, and YAML text; they
+    apply in order.
+
+    Raises:
+        ConfigError: there is no such config, or it is wrong; tells all that is wrong with it.
+        SystemFailure: it can't be read.
+
+    """
+    source, name = _read(config)
+    problems = Problems()
+    root = parse(source, problems)
+    for key, value in overrides:
+        root = _override(root, key, value, problems)
+    if isinstance(root.value, dict) and "name" not in root.value:
+        named = root.child("name", name)
+        if not RunName.allows(name):
+            problems.add(
+                root.place,
+                f"the run would be named {quoted(name)} after the file, but a name must be "
+                f"{RunName.MEANING}; give it a `name:`",
+            )
+            named = replace(named, value=BROKEN)
+        root = replace(root, value={"name": named} | root.value)
+    return _settings(root, problems)
+
+
+def settings_from_dict(plain: Mapping[str, Any]) -> Settings:
+    """Return the settings that `to_dict` made plain, believing nothing of them.
+
+    Raises:
+        ConfigError: they are wrong.
+
+    """
+    return _settings(node_of(dict(plain), "", Place(Source(""))), Problems())
+
+
+def to_yaml(settings: Settings) -> str:
+    """Return the config that gives exactly these settings again."""
+    plain = to_dict(settings)
+    plain["network"] = [
+        layer if any(layer.values()) else next(iter(layer)) for layer in plain["network"]
+    ]
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+def differences(before: Settings, after: Settings) -> list[str]:
+    """Return a line such as `optimizer.learning_rate: 0.1 -> 0.05` for each that differs."""
+    old, new = dict(_leaves(to_dict(before))), dict(_leaves(to_dict(after)))
+    return [
+        f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
+        for path in old | new
+        if old.get(path, BROKEN) != new.get(path, BROKEN)
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a config."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nnctl config",
+        "description": "A network and how to train it.",
+        **record(Settings).mapping_schema(),
+    }
+
+
+@dataclass(frozen=True)
+class BundledConfig:
+    """A config that comes with nnctl."""
+
+    name: str
+    path: Path
+
+    @property
+    def description(self) -> str:
+        """What it shows: the comment at its top."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        comment = [line.removeprefix("#").strip() for line in lines[:2] if line.startswith("#")]
+        return " ".join(comment)
+
+
+def bundled_configs() -> list[BundledConfig]:
+    """Return the configs that come with nnctl, by name."""
+    paths = sorted(bundled("configs").glob(f"*{SUFFIX}"))
+    return [BundledConfig(path.stem, path) for path in paths]
+
+
+def bundled_config(name: str) -> BundledConfig:
+    """Return the bundled config of that name.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    known = {config.name: config for config in bundled_configs()}
+    if name not in known:
+        near = hint(name, known)
+        raise ConfigError(f"no config file {quoted(name)}, and none of that name is bundled{near}")
+    return known[name]
+
+
+def _read(config: str) -> tuple[Source, str]:
+    """Return the text of a config, and the name that its run has by default."""
+    if config == STANDARD_INPUT:
+        with told("reading", Path("<stdin>")):
+            return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
+    path, folder = Path(config), Path(config).parent
+    if not _has_separator(config) and not os.path.exists(path):
+        path, folder = bundled_config(config).path, Path()
+    with told("reading", path):
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            reason = "a folder, not a file" if path.is_dir() else "there is no such file"
+            raise ConfigError(
+                f"{printable(config)}: {reason}; `nnctl config list` names bundled configs"
+            ) from None
+    return decode(data, str(path), folder), path.stem
+
+
+def _has_separator(path: str) -> bool:
+    return os.sep in path or bool(os.altsep and os.altsep in path)
+
+
+def _override(root: Node, path: str, text: str, problems: Problems) -> Node:
+    """Return `root` with the value at `path` replaced by what `text` means."""
+    label = f"--set {path}"
+    new = parse(Source(label, text, Path(), is_override=True), problems, path)
+    written = Source(label, f"{path}={text}", is_override=True)
+    keys: list[tuple[str, Place]] = []
+    column = 0
+    for name in path.split("."):
+        keys.append((name, Place(written, 0, column)))
+        column += len(name) + 1
+    return assign(record(Settings), root, keys, new, problems)
+
+
+def _settings(root: Node, problems: Problems) -> Settings:
+    """Return the settings that a tree means, once nothing is wrong with it."""
+    full = record(Settings).read(root, problems)
+    if not problems.found:
+        data, training = full.value["data"].value, full.value["training"].value
+        stopping = training["early_stopping"]
+        if stopping.value is not None and data["validation"].value == 0:
+            problems.add(
+                stopping.place,
+                "training.early_stopping needs a validation set, but data.validation is 0",
+            )
+    problems.check()
+    places = {node.path: node.place for node in full.walk()}
+    return from_dict(full.plain(), places)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the value of everything that has nothing below it."""
+    if value and isinstance(value, dict | list):
+        for name, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _leaves(below, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value
+
+
+def _shown(leaves: dict[str, Any], path: str) -> str:
+    if path not in leaves:
+        return "(none)"
+    value = leaves[path]
+    return "null" if value is None else printable(value)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes what YAML 1.2 would read as something else than text, too."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    style = None if isinstance(resolve(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,198 @@
+"""The settings of a training run: typed, complete, and checked against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from nnctl.config.document import Place
+from nnctl.config.rules import (
+    Choice,
+    DatasetName,
+    Kinds,
+    Layers,
+    RunName,
+    record,
+)
+from nnctl.errors import ConfigError
+from nnctl.nn.layers import LAYERS, Layer
+from nnctl.nn.losses import Loss
+from nnctl.nn.optimizers import Optimizer
+from nnctl.nn.options import Count, NotNegative, Positive, Range
+from nnctl.nn.schedules import Schedule
+
+T = TypeVar("T")
+
+MAX_PARAMETERS = 100_000_000  # gradients and optimizer take as much memory again, each
+
+LOSS, OPTIMIZER, SCHEDULE = map(Choice, ("softmax_cross_entropy", "sgd", "constant"))  # defaults
+
+Whole = Annotated[int, Range(ge=0)]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images are trained on, and which are held out."""
+
+    dataset: Annotated[
+        str, DatasetName(), "A data set's name, or the path of a folder with the four IDX files."
+    ] = "mnist"
+    validation: Annotated[
+        Whole, "Images held out of the training set; 0: none, the test set is only watched."
+    ] = 5000
+    train_size: Annotated[Count | None, "Use only so many training images."] = None
+    split_seed: Annotated[Whole, "Decides which images these are."] = 0
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """When to give up hope for a lower validation loss."""
+
+    patience: Annotated[Count, "Epochs without the validation loss falling."]
+    min_delta: Annotated[NotNegative, "A fall must be larger than this to count."] = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long, in which portions, and with which safeguards."""
+
+    epochs: Annotated[Count, "How often each training image is seen."] = 16
+    batch_size: Annotated[Count, "Images a step; more than there are make one batch."] = 100
+    early_stopping: Annotated[
+        EarlyStopping | None, "Stop when the validation loss no longer falls."
+    ] = None
+    clip_norm: Annotated[Positive | None, "Scale gradients of a larger norm down to this."] = None
+    checkpoint_seconds: Annotated[
+        NotNegative, "Write a checkpoint inside an epoch after so many seconds."
+    ] = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides what a run computes, and its name."""
+
+    name: Annotated[str, RunName(), "The run's name; default: the name of the file."] = ""
+    seed: Annotated[Whole, "Decides first weights, order of the images, and dropout."] = 0
+    data: Annotated[DataSettings, "The images."] = DataSettings()
+    network: Annotated[tuple[Choice, ...], Layers(), "The layers, in order."]
+    loss: Annotated[Choice, Kinds(Loss, LOSS.kind), "What training minimises."] = LOSS
+    optimizer: Annotated[
+        Choice, Kinds(Optimizer, OPTIMIZER.kind), "How a gradient changes the weights."
+    ] = OPTIMIZER
+    schedule: Annotated[
+        Choice, Kinds(Schedule, SCHEDULE.kind), "How the learning rate changes over the run."
+    ] = SCHEDULE
+    training: Annotated[TrainingSettings, "The course of training."] = TrainingSettings()
+    # Where keys stand in the text, for errors that show only later.
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
+
+    def error(self, path: str, message: str) -> ConfigError:
+        """Return an error about the value at `path`, which shows where that stands."""
+        place = self.places.get(path)
+        return ConfigError(place.show(message) if place else message)
+
+
+def build(registry: Mapping[str, type[T]], choice: Choice) -> T:
+    """Return the object that `choice` describes, choices in its options included."""
+    kind = registry[choice.kind]
+    rules = record(kind).rules
+    options = dict(choice.options)
+    for name, value in options.items():
+        rule = rules[name]
+        if isinstance(rule, Kinds):
+            inner = {key: option for key, option in value.items() if key != "kind"}
+            options[name] = build(rule.registry, Choice(value["kind"], inner))
+    return kind(**options)
+
+
+def check_shapes(settings: Settings, inputs: int, classes: int | None) -> None:
+    """Hold the network against samples of `inputs` numbers, and `classes` if they are known.
+
+    Raises:
+        ConfigError: there is nothing to train, it is too large, or it has not one output a class.
+
+    """
+    units, parameters, widest = inputs, 0, None
+    for index, choice in enumerate(settings.network):
+        layer: Layer = build(LAYERS, choice)
+        shapes = layer.shapes(units).values()
+        parameters += sum(_product(shape) for shape in shapes)
+        before, units = units, layer.output_units(units)
+        if units != before or any(len(shape) > 1 for shape in shapes):
+            widest = index
+        if parameters > MAX_PARAMETERS:
+            raise settings.error(
+                f"network.{index}",
+                f"network.{index} brings the network to {parameters:,} parameters, "
+                f"more than the {MAX_PARAMETERS:,} that are allowed",
+            )
+    if not parameters:
+        raise settings.error(
+            "network", "network has no layer with parameters, so there is nothing to train"
+        )
+    if classes is None or units == classes:
+        return
+    advice = f"the data set has {classes} classes, so the last layer must have {classes} outputs"
+    if widest is None:
+        last = len(settings.network) - 1
+        raise settings.error(
+            f"network.{last}",
+            f"network ends with {units} outputs, but {advice}; add `- affine: {classes}`",
+        )
+    raise settings.error(
+        f"network.{widest}", f"network.{widest} gives {units} outputs, but {advice}"
+    )
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    """Return the number of entries, of any size: Python's integers don't overflow."""
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """Return the settings as plain values, complete: what a config would say."""
+    training = vars(settings.training).copy()
+    if settings.training.early_stopping is not None:
+        training["early_stopping"] = vars(settings.training.early_stopping).copy()
+    return {
+        "name": settings.name,
+        "seed": settings.seed,
+        "data": vars(settings.data).copy(),
+        "network": [{layer.kind: _copy(layer.options)} for layer in settings.network],
+        "loss": _choice(settings.loss),
+        "optimizer": _choice(settings.optimizer),
+        "schedule": _choice(settings.schedule),
+        "training": training,
+    }
+
+
+def from_dict(plain: Mapping[str, Any], places: Mapping[str, Place]) -> Settings:
+    """Return the settings of plain values that are known to be complete and right."""
+    training = dict(plain["training"])
+    if training["early_stopping"] is not None:
+        training["early_stopping"] = EarlyStopping(**training["early_stopping"])
+    return Settings(
+        name=plain["name"],
+        seed=plain["seed"],
+        data=DataSettings(**plain["data"]),
+        network=tuple(Choice(*item) for layer in plain["network"] for item in layer.items()),
+        **{key: _to_choice(plain[key]) for key in ("loss", "optimizer", "schedule")},
+        training=TrainingSettings(**training),
+        places=places,
+    )
+
+
+def _copy(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: dict(v) if isinstance(v, dict) else v for k, v in options.items()}
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {"kind": choice.kind, **_copy(choice.options)}
+
+
+def _to_choice(plain: Mapping[str, Any]) -> Choice:
+    return Choice(plain["kind"], {key: value for key, value in plain.items() if key != "kind"})
