@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from nnctl.datasets import Source, describe, locate, read, verify
 from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_LABELS
 
+Counts = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Info:
@@ -22,8 +24,8 @@ class Info:
     columns: int
     classes: int | None
     class_names: tuple[str, ...] | None
-    train_per_class: tuple[int, ...] | None
-    test_per_class: tuple[int, ...] | None
+    train_per_class: Counts | None
+    test_per_class: Counts | None
 
 
 def info(name: str, source: Source) -> Info:
@@ -32,10 +34,10 @@ def info(name: str, source: Source) -> Info:
     statuses = verify(name, source)
     states = {status.state for status in statuses}
     state = "damaged" if "damaged" in states else states.pop() if len(states) == 1 else "incomplete"
-    train_counts, test_counts = (
-        _samples_per_class(name, base, source) if state == "ready" else None
-        for base in (TRAIN_LABELS, TEST_LABELS)
-    )
+    classes = sizes.classes
+    counts: tuple[Counts, Counts] | tuple[None, None] = (None, None)
+    if state == "ready":
+        classes, counts = _samples_per_class(name, classes, source)
     rows, columns = sizes.image_shape
     return Info(
         dataset=name,
@@ -46,15 +48,23 @@ def info(name: str, source: Source) -> Info:
         test_samples=sizes.test_samples,
         rows=rows,
         columns=columns,
-        classes=sizes.classes or (len(train_counts) if train_counts else None),
+        classes=classes,
         class_names=sizes.class_names,
-        train_per_class=train_counts,
-        test_per_class=test_counts,
+        train_per_class=counts[0],
+        test_per_class=counts[1],
     )
 
 
-def _samples_per_class(name: str, base: str, source: Source) -> tuple[int, ...]:
+def _samples_per_class(
+    name: str, classes: int | None, source: Source
+) -> tuple[int, tuple[Counts, Counts]]:
+    """Return the number of classes, counted if it is None, and training and test samples of each.
+
+    A class need not have samples in both.
+    """
     import numpy as np
 
-    labels, _, _ = read(name, base, source)
-    return tuple(np.bincount(labels).tolist())
+    train, test = (read(name, base, source)[0] for base in (TRAIN_LABELS, TEST_LABELS))
+    classes = classes or 1 + max(int(train.max()), int(test.max()))
+    train_counts, test_counts = (np.bincount(a, minlength=classes).tolist() for a in (train, test))
+    return classes, (tuple(train_counts), tuple(test_counts))

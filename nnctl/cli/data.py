@@ -1,0 +1,120 @@
+"""`nnctl data`: data sets on this machine, and how they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from nnctl.cli.options import F, help_end, json_option, source_options
+from nnctl.errors import DataError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from nnctl.datasets import Source
+
+
+def _complete(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the names of data sets; what has a separator is a path, for the shell."""
+    import os
+
+    from click.shell_completion import CompletionItem
+
+    from nnctl.datasets import CATALOGUE
+
+    if os.sep in incomplete:
+        return [CompletionItem(incomplete, type="dir")]
+    return [CompletionItem(name) for name in CATALOGUE if name.startswith(incomplete)]
+
+
+def _dataset_argument(default: str | None) -> Callable[[F], F]:
+    return click.argument(
+        "name", metavar="[DATASET]", required=False, default=default, shell_complete=_complete
+    )
+
+
+@click.group(epilog=help_end("nnctl data fetch fashion-mnist\nnnctl data info", 4))
+def command() -> None:
+    """Download, verify, describe and locate data sets.
+
+    DATASET is mnist, fashion-mnist, mnist-sample (comes with nnctl) or the path of a folder in
+    MNIST's format: four IDX files, gzipped or not.
+    """
+
+
+@command.command(epilog=help_end("nnctl data fetch fashion-mnist", 4))
+@_dataset_argument("mnist")
+@source_options
+def fetch(name: str, source: Source) -> None:
+    """Download what is missing of a data set; default mnist.
+
+    Files are checked against their known size and SHA-256. A damaged one is kept aside as
+    NAME.bad.
+    """
+    from nnctl import datasets
+    from nnctl.display.data import print_fetched
+    from nnctl.display.downloads import download_progress
+
+    with download_progress() as progress:
+        fetched = datasets.fetch(name, source, progress)
+    print_fetched(name, datasets.locate(name, source), len(fetched))
+
+
+@command.command(epilog=help_end("nnctl data verify mnist", 4))
+@_dataset_argument("mnist")
+@json_option
+@source_options
+def verify(name: str, as_json: bool, source: Source) -> None:
+    """Check each file of a data set; default mnist. Changes and fetches nothing.
+
+    Exits with 4 if a file is missing or damaged.
+    """
+    from nnctl import datasets
+    from nnctl.display.data import print_statuses
+
+    statuses = datasets.verify(name, source)
+    print_statuses(name, statuses, as_json=as_json)
+    if broken := [status for status in statuses if status.state != "ready"]:
+        remedy = f"\n`nnctl data fetch {name}` mends that" if name in datasets.CATALOGUE else ""
+        raise DataError(f"{name}: {len(broken)} of {len(statuses)} files are not ready{remedy}")
+
+
+@command.command(epilog=help_end("nnctl data info fashion-mnist", 4))
+@_dataset_argument(None)
+@json_option
+@source_options
+def info(name: str | None, as_json: bool, source: Source) -> None:
+    """Describe a data set; default: all that nnctl knows.
+
+    State, folder and sizes; of one data set also the classes.
+    """
+    from dataclasses import asdict
+
+    from nnctl.datasets import CATALOGUE
+    from nnctl.datasets.info import info as describe
+    from nnctl.display.data import print_info
+    from nnctl.display.output import print_json
+
+    for each in CATALOGUE if name is None else [name]:
+        described = describe(each, source)
+        if as_json:
+            print_json(asdict(described))
+        else:
+            print_info(described, classes=name is not None)
+
+
+@command.command(epilog=help_end('ls "$(nnctl data path mnist)"', 4))
+@_dataset_argument("mnist")
+@source_options
+def path(name: str, source: Source) -> None:
+    """Print the folder of a data set; default mnist.
+
+    Whether it is there or not: files of the right content put there are used.
+    """
+    from nnctl.datasets import locate
+
+    click.echo(bytes(locate(name, source).absolute()))  # bytes: a path need not be Unicode
