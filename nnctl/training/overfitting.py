@@ -61,7 +61,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     - lasting: one epoch after the minimum every curve has risen,
     - not shared by the training loss, which also rises where large steps make both curves bounce.
 
-    A rise that matters but is not beyond chance, or has not lasted, leaves it undecided.
+    A rise that matters and exceeds its standard error, but not beyond chance or not for long yet,
+    leaves it undecided.
     """
     if not history:
         return Verdict("undecided", None, None, Evidence(None, None, None))
@@ -76,10 +77,11 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
 
     matters = (1 + RELATIVE_RISE) * watched_loss(best)
     risen = list(takewhile(lambda row: watched_loss(row) > matters, reversed(history)))
+    shared = bool(risen) and median(row.train_loss for row in risen) >= best.train_loss
     verdict, since = "none", None
     if len(history) < ENOUGH_EPOCHS:
         verdict = "undecided"
-    elif risen and median(row.train_loss for row in risen) < best.train_loss:
+    elif risen and not shared and (error is None or rise > error):
         beyond_chance = error is not None and rise > STANDARD_ERRORS * error
         if beyond_chance and len(risen) >= LASTING_EPOCHS:
             verdict, since = "overfitting", risen[-1].epoch

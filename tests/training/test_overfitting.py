@@ -93,9 +93,12 @@ def test_verdict_ignores_a_rise_that_is_beyond_chance_but_does_not_matter() -> N
     assert verdict.verdict == "none"
 
 
-@pytest.mark.parametrize(("deviation", "expected"), [(0.9, "overfitting"), (1.1, "undecided")])
+@pytest.mark.parametrize(
+    ("deviation", "expected"),
+    [(1.0, "overfitting"), (1.1, "undecided"), (3.1, "undecided"), (3.3, "none")],
+)
 def test_verdict_needs_three_standard_errors(deviation: float, expected: str) -> None:
-    # A rise of 0.1 over 1,000 samples: three standard errors at a deviation of 1.05.
+    # A rise of 0.1 over 1,000 samples: three standard errors at a deviation of 1.05, one at 3.16.
     watched = [0.5, 0.4, 0.42, 0.45, 0.47, 0.48, 0.5]
     assert verdict_on(FALLING, watched, deviation=deviation).verdict == expected
 

@@ -1,0 +1,146 @@
+"""`nnctl evaluate`: what a trained network makes of data it may not have seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nnctl.cli.options import data_options, help_end, json_option, runs_dir_option
+from nnctl.cli.requirements import Requirement, check, require_option
+from nnctl.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from nnctl.datasets import Source
+
+
+@click.command(
+    epilog=help_end("nnctl evaluate latest --split test --require 'accuracy>=0.97'", 3, 4, 5)
+)
+@click.argument("run", metavar="[RUN|FILE.safetensors]", default="latest")
+@click.option(
+    "--checkpoint",
+    "which",
+    type=click.Choice(["best", "last"]),
+    help="Which of the run's checkpoints; default best, without a validation set last.",
+)
+@click.option(
+    "--split",
+    "part",
+    type=click.Choice(["test", "validation", "train"]),
+    default="test",
+    show_default=True,
+    help="The samples to measure on.",
+)
+@click.option(
+    "--dataset",
+    metavar="NAME|PATH",
+    help="Measure on this data set instead of the one that was trained on.",
+)
+@click.option(
+    "--batch-size",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=500,
+    show_default=True,
+    help="Samples in a forward pass.",
+)
+@click.option(
+    "--predictions",
+    "csv",
+    metavar="FILE.csv",
+    type=click.Path(path_type=Path),
+    help="Write the prediction for each sample.",
+)
+@click.option(
+    "--errors",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=6,
+    show_default=True,
+    help="Draw the N most confident mistakes.",
+)
+@runs_dir_option
+@json_option
+@require_option("accuracy>=0.97", lambda: ["samples", "loss", "accuracy"])
+@data_options
+def command(
+    run: str,
+    which: str | None,
+    part: str,
+    dataset: str | None,
+    batch_size: int,
+    csv: Path | None,
+    errors: int,
+    runs_dir: Path,
+    as_json: bool,
+    requirements: tuple[Requirement, ...],
+    source: Source,
+    threads: int | None,
+) -> None:
+    """Measure a trained network: loss, accuracy, and where it is wrong.
+
+    RUN is a run's path, its name under --runs-dir, or `latest`. A checkpoint file needs no run
+    around it.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from nnctl.cli.loading import find_checkpoint, open_data
+    from nnctl.config import build
+    from nnctl.files import write_atomically
+    from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
+    from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
+    from nnctl.training.engine import split_data
+    from nnctl.training.evaluation import evaluate, predictions_csv
+
+    checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
+    settings = checkpoint.settings
+    if part == "validation" and not settings.data.validation:
+        raise UsageError("--split validation: this run held no validation images out")
+    data = open_data(settings, source, quiet=as_json)
+    if dataset is None and data.sha256 != checkpoint.data_sha256:
+        click.echo(
+            f"nnctl: warning: {printable(data.name)}: not the data that this network was trained "
+            "on; the split into training and validation images may be another",
+            err=True,
+        )
+    if part == "test":
+        samples, indices = data.test, np.arange(len(data.test.labels))
+    else:
+        samples, indices = data.train, getattr(split_data(settings, data), part)
+    network, loss = checkpoint.network(), build(LOSSES, settings.loss)
+    result = evaluate(network, loss, samples, indices, batch_size)
+    confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
+    report = {
+        "run_dir": str(folder.path) if folder else None,
+        "checkpoint": which,
+        "dataset": data.name,
+        "split": part,
+        "samples": len(indices),
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+        "accuracy_interval": wilson_interval(int(confusion.trace()), len(indices)),
+        "per_class": [asdict(figures) for figures in per_class(confusion)],
+        "confusion_matrix": confusion.tolist(),
+    }
+    if csv is not None:
+        write_atomically(csv, predictions_csv(result, indices))
+    if as_json:
+        from nnctl.display.output import print_json
+
+        print_json(report)
+    else:
+        from nnctl.display.evaluation import print_evaluation
+        from nnctl.training.mistakes import confident_mistakes
+
+        print_evaluation(
+            report,
+            data.class_names,
+            data.image_shape,
+            confident_mistakes(network, loss, samples, indices, result, errors),
+            probabilities=isinstance(loss, SoftmaxWithLoss),
+        )
+    check(requirements, report)

@@ -1,0 +1,203 @@
+"""What `nnctl evaluate` shows: figures, the table of classes, confusions, mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.color import Color
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from nnctl.display.digits import Gallery
+from nnctl.display.output import console
+from nnctl.errors import printable
+from nnctl.nn.functions import Array
+from nnctl.training.mistakes import Mistake
+
+SHADES = "░▒▓█"  # of a confusion, from rare to frequent
+ASCII_SHADES = ":+*#"
+WRONG = (64, 16, 16), (200, 24, 24)  # the background of a rare and of the most frequent confusion
+RIGHT = (16, 56, 32), (16, 112, 48)  # of a class that is seldom and always recognised
+CONFUSIONS = 5  # are named below the matrix
+
+
+def print_evaluation(
+    report: Mapping[str, Any],
+    class_names: Sequence[str] | None,
+    image_shape: tuple[int, int],
+    mistakes: Sequence[Mistake],
+    *,
+    probabilities: bool,
+) -> None:
+    """Print the fields of `nnctl evaluate --json` for a person, then mistakes as pictures.
+
+    `probabilities` tells whether the mistakes' scores are that, or a network's raw outputs.
+    """
+    out = console()
+    confusion = np.array(report["confusion_matrix"])
+    low, high = report["accuracy_interval"]
+    checkpoint = printable(report["checkpoint"])
+    if report["run_dir"] is not None and checkpoint in ("best", "last"):
+        checkpoint = f"{printable(Path(report['run_dir']).name)}, {checkpoint} checkpoint"
+    out.print(
+        f"{checkpoint}: {printable(report['dataset'])}, {report['split']} split, "
+        f"{report['samples']:,} images"
+    )
+    out.print(f"\nloss      {report['loss']:.4f}")
+    out.print(
+        f"accuracy  {report['accuracy'] * 100:.2f} % "
+        f"(95 % interval {low * 100:.2f} to {high * 100:.2f} %)\n"
+    )
+    out.print(_class_table(report["per_class"], class_names))
+    out.print("\nConfusion matrix: rows are true classes, columns predictions")
+    out.print(HeatMap(confusion, class_names))
+    if often := _confusions(confusion, class_names):
+        out.print(f"\nMost often confused: {often}")
+    if mistakes:
+        wrong = int(confusion.sum() - confusion.trace())
+        out.print(f"\nMost confident mistakes ({len(mistakes)} of {wrong:,}):\n")
+        images = np.stack([mistake.image.reshape(image_shape) for mistake in mistakes])
+        captions = [_caption(mistake, class_names, probabilities) for mistake in mistakes]
+        out.print(Gallery(images, captions))
+
+
+def class_label(label: int, class_names: Sequence[str] | None) -> str:
+    """Return a class as people know it: by its name, or the digit itself."""
+    return class_names[label] if class_names else str(label)
+
+
+def _class_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("class", no_wrap=True)
+    for heading in ("precision", "recall", "F1", "images"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        label = str(row["label"])
+        if class_names:
+            label += f" {class_names[row['label']]}"
+        ratios = [row[key] for key in ("precision", "recall", "f1")]
+        shown = ["-" if ratio is None else f"{ratio * 100:.1f} %" for ratio in ratios]
+        table.add_row(label, *shown, f"{row['support']:,}")
+    return table
+
+
+def _confusions(confusion: Array, class_names: Sequence[str] | None) -> str:
+    """Return the pairs of classes that are confused most often, in words."""
+    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
+    places = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
+    pairs = [(*divmod(int(place), len(confusion)), int(wrong.flat[place])) for place in places]
+    return ", ".join(
+        f"{class_label(true, class_names)} as {class_label(predicted, class_names)} ({count:,})"
+        for true, predicted, count in pairs
+        if count
+    )
+
+
+def _caption(mistake: Mistake, class_names: Sequence[str] | None, probabilities: bool) -> str:
+    lines = [f"image {mistake.index}: {class_label(mistake.label, class_names)}"]
+    for label, score in zip(mistake.classes, mistake.scores, strict=True):
+        shown = f"{score * 100:5.1f} %" if probabilities else f"{score:6.3f}"
+        lines.append(f"{class_label(label, class_names)} {shown}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A confusion matrix (classes, classes) of counts: a number and a shade in every place.
+
+    The shade is the share of the row's samples; with colour it is the background, without it a
+    character before the number. Where the counts don't fit stand percentages of the row, and
+    where these don't, the shades alone.
+    """
+
+    confusion: Array
+    class_names: Sequence[str] | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield a line for each true class, and one that explains the shades."""
+        counts = self.confusion
+        classes = len(counts)
+        labels = [str(label) for label in range(classes)]
+        margin = len(labels[-1]) + 1
+        names = [f"{label:>{margin - 1}} " for label in labels]
+        digits = len(f"{counts.max()}")
+        room = (options.max_width - margin) // classes  # for a place
+        if room >= digits + 2:
+            width, unit = digits + 2, ""
+            numbers = [[str(count) if count else "" for count in row] for row in counts.tolist()]
+        elif room >= 3:
+            width, unit = 3, "numbers are percentages of a row; "
+            numbers = [[_percent(share) for share in row] for row in self._shares.tolist()]
+        elif room >= 1:
+            width, unit = 1, ""
+            numbers = [[""] * classes] * classes
+        else:
+            yield Text(f"(of {classes} classes: too wide for this terminal; --json has it)")
+            return
+        if self.class_names and width > 1:
+            longest = max(map(len, self.class_names))
+            if margin + longest + width * classes <= options.max_width:
+                pairs = zip(names, self.class_names, strict=True)
+                names = [f"{label}{name:<{longest}}" for label, name in pairs]
+                margin += longest
+        # The eight colours of old terminals have no shades.
+        in_colour = console.color_system in ("256", "truecolor") and not console.no_color
+        glyphs = ASCII_SHADES if options.ascii_only else SHADES
+        zero = "." if options.ascii_only else "·"
+        heads = (f"{label[-width:]:>{width}}" for label in labels)
+        yield Text(" " * margin + "".join(heads), style="dim", no_wrap=True)
+        for true in range(classes):
+            line = Text(names[true], no_wrap=True)
+            for predicted in range(classes):
+                heat = self._heat[true, predicted]
+                number = numbers[true][predicted]
+                right = true == predicted
+                glyph = " " if right or in_colour else glyphs[math.ceil(heat * len(glyphs)) - 1]
+                if not counts[true, predicted]:
+                    line.append(f"{zero:>{width}}", "dim")
+                elif width == 1:
+                    line.append("\\" if right else glyph, _style(heat, right, in_colour))
+                else:
+                    cell = f"{glyph + number:>{width}}" if len(number) < width else number
+                    line.append(cell, _style(heat, right, in_colour))
+            yield line
+        worst = (self._shares * ~np.eye(classes, dtype=bool)).max()
+        if worst:
+            scale = "the brightest red" if in_colour else glyphs[-1]
+            yield Text(f"{unit}{scale}: up to {worst * 100:.1f} % of a row", style="dim")
+
+    @property
+    def _shares(self) -> Array:
+        """Each count as a fraction of its row, (classes, classes)."""
+        shares: Array = self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+        return shares
+
+    @property
+    def _heat(self) -> Array:
+        """Shares on a scale of 0..1: off the diagonal that of the largest share there."""
+        shares = self._shares
+        diagonal = np.eye(len(shares), dtype=bool)
+        worst = (shares * ~diagonal).max()
+        heat: Array = np.where(diagonal, shares, shares / (worst or 1))
+        return heat
+
+
+def _percent(share: float) -> str:
+    """Return a share in at most three characters; where it rounds to 0 the shade says enough."""
+    return f"{share * 100:.0f}" if share >= 0.005 else ""
+
+
+def _style(heat: float, right: bool, in_colour: bool) -> Style:
+    """Return how a place that is not zero is written."""
+    if not in_colour:
+        return Style(bold=right)
+    low, high = RIGHT if right else WRONG
+    mixed = [round(a + (b - a) * heat) for a, b in zip(low, high, strict=True)]
+    return Style(color="white", bgcolor=Color.from_rgb(*mixed), bold=right)
