@@ -3,10 +3,15 @@
 Everywhere a signal raises `Ended` at once. Inside `deferred()` the first one is only noted, so
 that training can finish its step and write a checkpoint; the second raises `Ended` there too.
 A signal that was ignored when the process started (nohup) stays ignored.
+
+Whoever sent a signal waits `GRACE` seconds at most: a pipe nobody reads, or a step that takes too
+long, is given up then. Python drops an exception that a handler raises in some callbacks, such
+as those of an import: so `Ended` is raised again, until it arrives.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +20,8 @@ from types import FrameType
 SIGNALS = [
     getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)
 ]
+GRACE = 1.5  # seconds
+_ALARM = getattr(signal, "SIGALRM", None)
 
 
 class Ended(BaseException):
@@ -36,14 +43,24 @@ class Request:
     number: int | None = None
 
 
+_first: int | None = None  # the signal that the process ends with
 _request: Request | None = None
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    global _first
+    if _first is None:
+        _first = number
+    _set_alarm()
     if _request is not None and _request.number is None:
-        _request.number = number
+        _request.number = _first
     else:
-        raise Ended(number)
+        raise Ended(_first)
+
+
+def _set_alarm() -> None:
+    if _ALARM is not None:
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
 
 
 def install() -> None:
@@ -51,6 +68,21 @@ def install() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _handle)
+    if _ALARM is not None:
+        signal.signal(_ALARM, _handle)
+
+
+def leave(code: int) -> None:
+    """From now on, a signal or a pipe that nobody reads ends the process without more words."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os._exit(code if number == _ALARM else 128 + number)
+
+    for number in (*SIGNALS, _ALARM):
+        if number is not None and signal.getsignal(number) is _handle:
+            signal.signal(number, end)
+    if _first is not None:
+        _set_alarm()
 
 
 @contextmanager
