@@ -69,6 +69,12 @@ class Place:
     line: int = 0
     column: int = 0
 
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """What to sort places by: the file's, top to bottom, then those of overrides."""
+        override = self.source.is_override
+        return override, 0 if override else self.line, 0 if override else self.column
+
     def show(self, message: str) -> str:
         """Return `FILE:LINE:COLUMN: message`, the line itself and a caret below the column."""
         if not (label := printable(self.source.label)):
@@ -76,6 +82,8 @@ class Place:
         if not self.source.is_override:
             label += f":{self.line + 1}:{self.column + 1}"
         line = "".join(self.source.lines[self.line : self.line + 1])  # none behind the last
+        if not line.strip():
+            return f"{label}: {message}"
         start = max(0, self.column - MAX_WIDTH * 2 // 3)
         before = printable(line[start : self.column])
         after = printable(line[self.column : start + MAX_WIDTH])
@@ -163,7 +171,7 @@ class Problems:
         """Raise a `ConfigError` that tells all problems, in the order of the text, if any."""
         if not self.found:
             return
-        self.found.sort(key=lambda problem: (problem[0].line, problem[0].column))
+        self.found.sort(key=lambda problem: problem[0].order)
         told = [
             place.show(message + hint(wrong, valid))
             for place, message, wrong, valid in self.found[:MAX_PROBLEMS]

@@ -28,8 +28,8 @@ from nnctl.config.document import (
 )
 from nnctl.config.rules import RunName, assign, record
 from nnctl.config.settings import Settings, from_dict, to_dict
-from nnctl.errors import ConfigError, printable
-from nnctl.files import bundled, told
+from nnctl.errors import ConfigError, UsageError, printable
+from nnctl.files import bundled, told, write_atomically
 
 STANDARD_INPUT = "-"
 SUFFIX = ".yaml"
@@ -54,6 +54,7 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
     root = parse(source, problems)
     for key, value in overrides:
         root = _override(root, key, value, problems)
+    root = record(Settings).normal(root)
     if isinstance(root.value, dict) and "name" not in root.value:
         named = root.child("name", name)
         if not RunName.allows(name):
@@ -78,12 +79,30 @@ def settings_from_dict(plain: Mapping[str, Any]) -> Settings:
 
 
 def to_yaml(settings: Settings) -> str:
-    """Return the config that gives exactly these settings again."""
-    plain = to_dict(settings)
-    plain["network"] = [
-        layer if any(layer.values()) else next(iter(layer)) for layer in plain["network"]
-    ]
-    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=100)
+    """Return the config that gives exactly these settings again, a key a line."""
+    plain = {key: _shortened(value) for key, value in to_dict(settings).items()}
+    return "".join(
+        yaml.dump(
+            {key: value},
+            Dumper=_Dumper,
+            sort_keys=False,
+            default_flow_style=None if key == "network" else False,  # None: a layer a line
+            width=MAX_BYTES,
+        )
+        for key, value in plain.items()
+    )
+
+
+def _shortened(value: Any) -> Any:
+    """Return plain `value` with the names of layers and choices that have no options as words."""
+    if isinstance(value, list):
+        return [_shortened(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((name, below), *more) = value.items()
+    if not more and (name == "kind" or below == {}):
+        return below or name
+    return {key: _shortened(item) for key, item in value.items()}
 
 
 def differences(before: Settings, after: Settings) -> list[str]:
@@ -120,6 +139,28 @@ class BundledConfig:
         comment = [line.removeprefix("#").strip() for line in lines[:2] if line.startswith("#")]
         return " ".join(comment)
 
+    def copy(self, destination: Path) -> Path:
+        """Write a copy to a new file, or into a folder; return the file's path.
+
+        Raises:
+            UsageError: there is a file already.
+            SystemFailure: it can't be written.
+
+        """
+        path = destination / self.path.name if destination.is_dir() else destination
+        data = self.path.read_bytes()
+        with told("writing", path):
+            try:
+                path.open("xb").close()  # the name is ours from here on
+            except FileExistsError:
+                raise UsageError(f"{printable(path)}: exists already; name another DEST") from None
+        try:
+            write_atomically(path, data)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
 
 def bundled_configs() -> list[BundledConfig]:
     """Return the configs that come with nnctl, by name."""
@@ -144,10 +185,12 @@ def bundled_config(name: str) -> BundledConfig:
 def _read(config: str) -> tuple[Source, str]:
     """Return the text of a config, and the name that its run has by default."""
     if config == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise ConfigError("--config -: standard input is closed")
         with told("reading", Path("<stdin>")):
             return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
     path, folder = Path(config), Path(config).parent
-    if not _has_separator(config) and not os.path.exists(path):
+    if not _has_separator(config) and (path.is_dir() or not path.exists()):
         path, folder = bundled_config(config).path, Path()
     with told("reading", path):
         try:
@@ -183,17 +226,22 @@ def _override(root: Node, path: str, text: str, problems: Problems) -> Node:
 def _settings(root: Node, problems: Problems) -> Settings:
     """Return the settings that a tree means, once nothing is wrong with it."""
     full = record(Settings).read(root, problems)
-    if not problems.found:
-        data, training = full.value["data"].value, full.value["training"].value
-        stopping = training["early_stopping"]
-        if stopping.value is not None and data["validation"].value == 0:
-            problems.add(
-                stopping.place,
-                "training.early_stopping needs a validation set, but data.validation is 0",
-            )
+    validation, stopping = _at(full, "data", "validation"), _at(full, "training", "early_stopping")
+    if validation and validation.value == 0 and stopping and stopping.value is not None:
+        problems.add(
+            stopping.place, f"{stopping.path} needs a validation set: {validation.path} is 0"
+        )
     problems.check()
-    places = {node.path: node.place for node in full.walk()}
-    return from_dict(full.plain(), places)
+    return from_dict(full.plain(), {node.path: node.place for node in full.walk()})
+
+
+def _at(node: Node, *keys: str) -> Node | None:
+    """Return the node that `keys` lead to, if there is one."""
+    for key in keys:
+        if not isinstance(node.value, dict) or key not in node.value:
+            return None
+        node = node.value[key]
+    return node
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

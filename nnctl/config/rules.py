@@ -163,14 +163,16 @@ class DatasetName(Word):
         name = node.value
         if not any(separator in name for separator in self.SEPARATORS):
             if name not in CATALOGUE:
-                message = f"{quoted(name)} is no data set; a folder is written as in ./{name}"
+                message = f"{quoted(name)} is no data set (nor is it a path: that has a separator)"
                 problems.add(node.place, message, name, CATALOGUE)
             return node
         if "\0" in name or name.encode("utf-8", "replace").decode() != name:
             problems.add(node.place, f"{node.path} must be a path that can be written in UTF-8")
             return node
-        folder = node.place.source.folder
-        return node if folder is None else replace(node, value=os.path.realpath(folder / name))
+        path, folder = os.path.expanduser(name), node.place.source.folder
+        if folder is not None and not os.path.isabs(path):
+            path = os.path.realpath(folder / path)
+        return replace(node, value=path)
 
     def schema(self) -> Schema:
         separators = "".join(map(re.escape, self.SEPARATORS))
@@ -257,7 +259,7 @@ class Record(Rule):
         properties = {}
         for name, rule in self.rules.items():
             properties[name] = rule.schema() | self.texts[name]
-            if self.defaults.get(name):
+            if self.defaults.get(name) not in (None, "", {}):
                 properties[name]["default"] = self.defaults[name]
         return {
             "type": "object",
@@ -442,7 +444,9 @@ def assign(
             return node
         old = node.value[int(name)]
     elif isinstance(node.value, dict):
-        old = node.value.get(name) or Node(None, node.child(name).path, place, place)
+        old = node.value.get(name)
+        if old is None or old.value is None:  # what is made on the way is the override's
+            old = Node({}, node.child(name).path, place, place)
     else:
         if node.value is not BROKEN:
             problems.add(place, f"{node.path} is {node}: there is no {quoted(name)} in it")
