@@ -95,7 +95,8 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
             return f"'{context.command_path}' needs a command.", ExitCode.USAGE
         case click.UsageError():
             where = error.ctx.command_path if error.ctx else "nnctl"
-            return f"{error.format_message()}\nTry '{where} --help'.", ExitCode.USAGE
+            told = f"{error.format_message()}{_variable(error)}"
+            return f"{told}\nTry '{where} --help'.", ExitCode.USAGE
         case click.ClickException():
             return error.format_message(), ExitCode.USAGE
         case MemoryError():
@@ -107,3 +108,13 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
     what = f"unexpected {type(error).__name__}: {printable(error)}"
     advice = "This is a bug in nnctl; NNCTL_DEBUG=1 shows the traceback."
     return f"{what}\n{advice}", ExitCode.SYSTEM
+
+
+def _variable(error: click.UsageError) -> str:
+    """Name the environment variable that a wrong value came from, if it did."""
+    if not isinstance(error, click.BadParameter) or error.param is None or error.ctx is None:
+        return ""
+    source = error.ctx.get_parameter_source(error.param.name or "")
+    if source is not click.core.ParameterSource.ENVIRONMENT:
+        return ""
+    return f" (environment variable {error.param.envvar})"
