@@ -86,7 +86,10 @@ def fetch(known: KnownSet, source: Source, progress: Progress = SILENT) -> tuple
         raise DataError(f"{_name(broken[0])}; it comes with nnctl: install nnctl again")
     if source.offline:
         listed = "\n".join(_name(status) for status in broken)
-        raise DataError(f"{known.name} is not complete and --offline forbids downloading\n{listed}")
+        raise DataError(
+            f"{known.name} is not complete and --offline forbids downloading\n{listed}\n"
+            "Run once without it, or put these files there by hand"
+        )
     folder = folder_of(known, source)
     with told("creating", folder):
         folder.mkdir(parents=True, exist_ok=True)
