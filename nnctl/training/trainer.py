@@ -26,7 +26,7 @@ from nnctl.nn.functions import Array
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.training.engine import Engine, split_data
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.overfitting import judge
+from nnctl.training.overfitting import Verdict, judge
 
 EXPLOSION = 100  # times the initial loss
 EXPLOSION_STEPS = 100  # the running mean is over so many steps, or an epoch if that is shorter
@@ -170,23 +170,26 @@ class Trainer:
         if done:
             self._load_best()
             self.engine.measure("test")
-        verdict = judge(history, self._best_losses, self._watched_losses)
         return RunFinished(
             status=status,
             epochs=self.progress.epoch,
             best_epoch=chosen.epoch if chosen and self.watched == "validation" else None,
-            train_loss=chosen and chosen.train_loss,
-            train_accuracy=chosen and chosen.train_accuracy,
-            validation_loss=chosen and chosen.validation_loss,
-            validation_accuracy=chosen and chosen.validation_accuracy,
+            train_loss=chosen.train_loss if chosen else None,
+            train_accuracy=chosen.train_accuracy if chosen else None,
+            validation_loss=chosen.validation_loss if chosen else None,
+            validation_accuracy=chosen.validation_accuracy if chosen else None,
             test_loss=test.loss if done else None,
             test_accuracy=test.accuracy if done else None,
             parameters=self.engine.network.size,
             seed=self.settings.seed,
-            overfitting=verdict,
+            overfitting=self.verdict(),
             seconds=self.seconds + time.perf_counter() - self._since,
             run_dir="",
         )
+
+    def verdict(self) -> Verdict:
+        """Return the verdict on overfitting so far."""
+        return judge(self.progress.history, self._best_losses, self._watched_losses)
 
     # The state, as a checkpoint keeps it.
 
