@@ -1,7 +1,8 @@
 """Standard output and standard error, as the terminal or pipe behind them allows.
 
-Hides what rich must be told: colour, width and redraw are rich's own business (NO_COLOR, TERM,
-COLUMNS), but whether Unicode arrives is decided here. Whatever draws asks `options.ascii_only`.
+Hides what rich must be told: colour and width are rich's own business (NO_COLOR, TERM, COLUMNS),
+but whether Unicode arrives is decided here. Whatever draws asks `options.ascii_only`. What is
+meant for scripts, JSON and paths, goes out as it is and needs no rich.
 """
 
 from __future__ import annotations
@@ -9,24 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-
-class _Console(Console):
-    """A console that speaks ASCII where the locale asks for it, whatever the stream can encode."""
-
-    @property
-    def encoding(self) -> str:
-        """The encoding that renderables go by."""
-        return "ascii" if _plain_locale() else super().encoding
-
-
-def _plain_locale() -> bool:
-    """Return whether the locale is C or POSIX by the user's own words."""
-    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
-    return next(filter(None, names), "") in ("C", "POSIX")
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @cache
@@ -35,12 +23,50 @@ def console(*, stderr: bool = False) -> Console:
 
     It prints text as it is: no markup, no emoji codes, no highlighting of numbers.
     """
-    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        """A console that speaks ASCII where the locale asks for it, and raises what goes wrong."""
+
+        @property
+        def encoding(self) -> str:
+            """The encoding that renderables go by, whatever the stream itself can take."""
+            return "ascii" if _plain_locale() else super().encoding
+
+        def on_broken_pipe(self) -> None:
+            """Leave a closed pipe to the program's end, where all failures of streams are told."""
+            raise  # rich calls this while it handles the error
+
+    return PlainConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def _plain_locale() -> bool:
+    """Return whether the locale is C or POSIX by the user's own words."""
+    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    return next(filter(None, names), "") in ("C", "POSIX")
+
+
+def can_redraw() -> bool:
+    """Return whether standard error is a terminal on which lines can be drawn over."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def print_json(content: Any) -> None:
     """Print one line of JSON on standard output, at once; what isn't finite becomes null."""
     import msgspec
 
-    sys.stdout.write(msgspec.json.encode(content).decode() + "\n")
-    sys.stdout.flush()
+    _print_bytes(msgspec.json.encode(content))
+
+
+def print_path(path: Path | str) -> None:
+    """Print a path alone on a line of standard output, byte for byte, for a script to use."""
+    _print_bytes(os.fsencode(path))
+
+
+def _print_bytes(line: bytes) -> None:
+    """Write a line, whatever the encoding of standard output; a closed one takes nothing."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(line + b"\n")
+        sys.stdout.buffer.flush()

@@ -1,0 +1,186 @@
+"""The live dashboard of `train`: progress, growing curves, the best epoch, signs of overfitting.
+
+It is drawn over and over at the lower end of the terminal that standard error is, and only when
+the clock says so: never more than ten times a second, and never for more than 1.5 % of the time.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment, Segments
+from rich.text import Text
+
+from nnctl.display.charts import SIDE_BY_SIDE, SideBySide
+from nnctl.display.curves import Row, accuracy_chart, best_epoch, loss_chart
+from nnctl.display.output import console
+from nnctl.display.summary import duration
+from nnctl.display.verdict import describe
+from nnctl.errors import printable
+from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.training.trainer import Trainer
+
+INTERVAL = 0.1  # seconds between two redraws, at least
+SHARE = 0.015  # of the time, at most, goes into redraws
+
+CHART_HEIGHTS = (4, 12)  # lines of a plot: fewer show nothing, more show no more
+CHART_FRAME = 4  # lines around a plot: axis, its labels, up to two of legend
+
+
+@contextmanager
+def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
+    """Yield what shows an event, mostly by doing nothing.
+
+    At the end the dashboard is erased if standard output is a terminal too, where the result
+    takes its place; else it stays.
+    """
+    region = Region(console(stderr=True))
+    view = View(trainer)
+    clock, due = time.perf_counter, 0.0
+
+    def show(event: Event) -> None:
+        nonlocal due
+        started = clock()
+        if started < due and not isinstance(event, RunFinished):
+            return
+        with suppress(OSError):  # a lost terminal stops no training
+            if isinstance(event, RunFinished) and sys.stdout is not None and sys.stdout.isatty():
+                region.erase()
+            else:
+                view.event = event
+                region.draw(view)
+        now = clock()
+        due = started + max(INTERVAL, (now - started) / SHARE)
+
+    yield show
+
+
+class Region:
+    """The lowest lines of a terminal, which are drawn over and over."""
+
+    def __init__(self, screen: Console) -> None:
+        self.screen = screen
+        self._widths: list[int] = []  # of the lines that stand there
+
+    def draw(self, content: RenderableType) -> None:
+        """Replace what stands there; what the terminal is too low for is left out."""
+        screen = self.screen
+        lines = screen.render_lines(content, pad=False)[: max(screen.height - 1, 1)]
+        with screen.capture() as capture:
+            for line in lines:
+                screen.print(Segments([*line, Segment.line()]), end="")
+        # Each line wipes what is left of the one it replaces: nothing flickers.
+        self._write(self._up() + capture.get().replace("\n", "\x1b[K\n") + "\x1b[J")
+        self._widths = [Segment.get_line_length(line) for line in lines]
+
+    def erase(self) -> None:
+        """Leave the terminal as if nothing had been drawn."""
+        self._write(self._up() + "\x1b[J")
+        self._widths = []
+
+    def _up(self) -> str:
+        """Return what moves the cursor to the first line.
+
+        A terminal that has become narrower has wrapped the lines that no longer fit.
+        """
+        width = self.screen.width
+        rows = sum(max(1, math.ceil(line / width)) for line in self._widths)
+        return f"\r\x1b[{rows}A" if rows else "\r"
+
+    def _write(self, text: str) -> None:
+        self.screen.file.write(text)
+        self.screen.file.flush()
+
+
+class View:
+    """The dashboard's content, of the moment it is rendered; a renderable for rich."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.event: Event | None = None  # the newest one
+        self.started: RunStarted | None = None
+        self._since = time.perf_counter()
+        self._rows: list[Row] = []
+        self._verdict = ""
+        self._batch_loss: float | None = None
+        self._learning_rate: float | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw into the width and height of the terminal."""
+        self._take(self.event)
+        top = Group(*self._top(options))
+        bottom = Text(self._verdict)
+        used = len(console.render_lines(top)) + len(console.render_lines(bottom))
+        yield top
+        yield from self._charts(options.max_width, console.height - 1 - used)
+        yield bottom
+
+    def _take(self, event: Event | None) -> None:
+        if isinstance(event, RunStarted):
+            self.started = event
+        if isinstance(event, StepFinished | EpochFinished):
+            self._batch_loss, self._learning_rate = event.batch_loss, event.learning_rate
+        trainer = self.trainer
+        if len(trainer.progress.history) > len(self._rows):
+            self._rows = msgspec.to_builtins(trainer.progress.history)
+            verdict = msgspec.to_builtins(trainer.verdict())
+            self._verdict = describe(verdict, trainer.watched).partition("\n")[0]
+
+    def _top(self, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the lines of text above the charts."""
+        trainer, started, step = self.trainer, self.started, self.trainer.progress.step
+        settings = trainer.settings
+        if started:
+            title = f"{started.name}  {started.dataset}  {started.parameters:,} parameters"
+            yield Text(printable(title), style="bold", no_wrap=True, overflow="crop")
+        epochs, fraction = settings.training.epochs, step / max(trainer.steps, 1)
+        epoch = min(trainer.progress.epoch + 1, epochs)
+        words = f"epoch {epoch}/{epochs}  {fraction:4.0%}"
+        yield Text(f"{words} {bar(fraction, options.max_width - len(words) - 1, options)}")
+        facts = [f"step {step:,}/{trainer.steps:,}"]
+        done = step - (started.step if started else 0)
+        elapsed = time.perf_counter() - self._since
+        if done:
+            rate = done / elapsed
+            facts.append(f"{rate * trainer.batch_size:,.0f} images/s")
+            facts.append(f"{duration((trainer.steps - step) / rate)} left")
+        yield Text("  ".join(facts))
+        if self._batch_loss is not None:
+            yield Text(
+                f"batch loss {self._batch_loss:.4f}  learning rate {self._learning_rate:.3g}"
+            )
+        best = best_epoch(self._rows)
+        for row in self._rows:
+            if row["epoch"] == best:
+                loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
+                yield Text(
+                    f"best epoch {best}: {trainer.watched} loss {loss:.4f}  accuracy {accuracy:.2%}"
+                )
+
+    def _charts(self, width: int, room: int) -> Sequence[RenderableType]:
+        """Return the charts that fit into so many lines."""
+        beside = width >= 2 * SIDE_BY_SIDE
+        least, most = CHART_HEIGHTS
+        count = 2 if beside or room >= 2 * (least + CHART_FRAME) else 1
+        height = min(room // (1 if beside else count) - CHART_FRAME, most)
+        if not self._rows or height < least:
+            return []
+        x_range = (1, self.trainer.settings.training.epochs)
+        charts = [
+            make(self._rows, height=height, x_range=x_range)
+            for make in (loss_chart, accuracy_chart)
+        ]
+        return [SideBySide(charts[:count])]
+
+
+def bar(fraction: float, width: int, options: ConsoleOptions) -> str:
+    """Return a progress bar that needs no colour."""
+    full, rest = "=-" if options.ascii_only else "━┄"
+    done = round(min(max(fraction, 0), 1) * max(width, 0))
+    return full * done + rest * (max(width, 0) - done)

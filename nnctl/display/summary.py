@@ -1,0 +1,93 @@
+"""What `train` prints before it begins and when it is over, as rich renderables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from nnctl.display.charts import SideBySide
+from nnctl.display.curves import Row, accuracy_chart, loss_chart, overfitting_chart
+from nnctl.display.verdict import describe
+from nnctl.errors import printable
+
+STATUS = {
+    "completed": "completed",
+    "early_stopped": "stopped early",
+    "interrupted": "interrupted",
+    "diverged": "diverged",
+}
+
+
+def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], watched: str) -> RenderableType:
+    """Return the end of a run: curves, the verdict on overfitting, the final figures.
+
+    `summary` has the fields of `run_finished`, `rows` are its metrics.
+    """
+    parts: list[RenderableType] = []
+    if rows:
+        parts += [SideBySide([loss_chart(rows), accuracy_chart(rows)]), ""]
+        parts += [overfitting_chart(rows), ""]
+    parts += [describe(summary["overfitting"], watched), "", _figures(summary), _facts(summary)]
+    return Group(*parts)
+
+
+def _figures(summary: Mapping[str, Any]) -> Table:
+    """Return loss and accuracy of each set, at the epoch that counts."""
+    table = Table(box=None, pad_edge=False)
+    best, epochs = summary["best_epoch"], summary["epochs"]
+    table.add_column(f"best epoch: {best}" if best else f"epoch {epochs}" if epochs else "")
+    for part in ("train", "validation", "test"):
+        table.add_column(part, justify="right")
+    for metric, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
+        values = (summary[f"{part}_{metric}"] for part in ("train", "validation", "test"))
+        table.add_row(metric, *("-" if value is None else form.format(value) for value in values))
+    return table
+
+
+def _facts(summary: Mapping[str, Any]) -> str:
+    epochs = summary["epochs"]
+    return (
+        f"{STATUS.get(summary['status'], summary['status'])} after {epochs} "
+        f"{'epoch' if epochs == 1 else 'epochs'}, {duration(summary['seconds'])}; "
+        f"{summary['parameters']:,} parameters, seed {summary['seed']}"
+    )
+
+
+def plan_view(plan: Mapping[str, Any]) -> RenderableType:
+    """Return what `train --check` found: the layers, and what an epoch is."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("output", justify="right")
+    table.add_column("parameters", justify="right")
+    table.add_row("input", str(plan["inputs"]), "")
+    for layer in plan["layers"]:
+        shape = str(layer["output_shape"][-1])
+        table.add_row(
+            layer["name"], shape, f"{layer['parameters']:,}" if layer["parameters"] else ""
+        )
+    table.add_row("total", "", f"{plan['parameters']:,}")
+    samples = (f"{plan[f'{part}_samples']:,} {part}" for part in ("train", "validation", "test"))
+    facts = (
+        f"{plan['steps_per_epoch']:,} steps an epoch of {plan['batch_size']:,} images, "
+        f"{plan['epochs']:,} epochs, {plan['threads']} "
+        f"{'thread' if plan['threads'] == 1 else 'threads'}"
+    )
+    title = Text(f"{printable(plan['name'])} on {printable(plan['dataset'])}", style="bold")
+    return Group(title, table, "images: " + ", ".join(samples), facts)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them.
+
+    >>> duration(0.42), duration(75), duration(3 * 3600 + 62)
+    ('0.42 s', '1:15', '3:01:02')
+    """
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,160 @@
+"""What `nnctl train` tells: progress on standard error, the result on standard output.
+
+Hides who is listening: a person at a terminal gets a dashboard that gives way to the result, a
+log gets a line an epoch, a script JSON lines or nothing but the run directory. rich is imported
+for a dashboard, or else at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from nnctl.display.output import can_redraw, console, print_json, print_path
+from nnctl.errors import RunError, printable
+from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from nnctl.display.curves import Row
+    from nnctl.training.runs import RunFolder
+    from nnctl.training.trainer import Trainer
+
+Show = Callable[[Event], None]
+
+EVENTS = {RunStarted: "run_started", EpochFinished: "epoch_finished", RunFinished: "run_finished"}
+
+
+@contextmanager
+def reporter(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
+    """Yield what shows an event of `trainer`, as it happens.
+
+    It is called for every step, so it costs next to nothing between two redraws.
+    """
+    with _progress(trainer, as_json=as_json, quiet=quiet) as show_progress:
+
+        def show(event: Event) -> None:
+            show_progress(event)
+            if as_json:
+                if name := EVENTS.get(type(event)):
+                    _print_event(name, event)
+            elif isinstance(event, RunFinished):
+                rows = msgspec.to_builtins(trainer.progress.history)
+                _print_end(event, rows, trainer.watched, quiet=quiet)
+
+        yield show
+
+
+def print_summary(run: RunFolder, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+    """Print the end of a run once more, from its files.
+
+    Raises:
+        RunError: its summary is damaged.
+
+    """
+    from nnctl.training.runs import read_metrics
+
+    try:
+        event = msgspec.convert(summary, RunFinished)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{printable(run.summary)}: damaged: {printable(error)}") from None
+    if as_json:
+        _print_event("run_finished", event)
+    else:
+        rows = read_metrics(run)
+        watched = "test" if event.validation_loss is None else "validation"
+        _print_end(event, rows, watched, quiet=quiet)
+
+
+def print_plan(trainer: Trainer, *, as_json: bool) -> None:
+    """Print what a trainer would do: its layers with their shapes, samples, steps per epoch."""
+    network, settings = trainer.engine.network, trainer.settings
+    sizes = {name: array.size for name, array in network.named_parameters().items()}
+    plan = {
+        "name": settings.name,
+        "dataset": settings.data.dataset,
+        "inputs": network.inputs,
+        "layers": [
+            {
+                "name": f"{index}.{choice.kind}",
+                "output_shape": [trainer.batch_size, network.widths[index + 1]],
+                "parameters": sum(
+                    size for name, size in sizes.items() if name.startswith(f"{index}.")
+                ),
+            }
+            for index, choice in enumerate(settings.network)
+        ],
+        "parameters": network.size,
+        "train_samples": len(trainer.split.train),
+        "validation_samples": len(trainer.split.validation),
+        "test_samples": len(trainer.data.test.labels),
+        "batch_size": trainer.batch_size,
+        "steps_per_epoch": trainer.steps_per_epoch,
+        "epochs": settings.training.epochs,
+        "threads": trainer.engine.threads,
+    }
+    if as_json:
+        print_json(plan)
+    else:
+        from nnctl.display.summary import plan_view
+
+        console().print(plan_view(plan))
+
+
+def _print_event(name: str, event: Event) -> None:
+    print_json({"event": name, **msgspec.to_builtins(event)})
+
+
+def _print_end(event: RunFinished, rows: Sequence[Row], watched: str, *, quiet: bool) -> None:
+    """Print the end of a run for a person; `quiet`: its directory alone."""
+    if quiet:
+        print_path(event.run_dir)
+        return
+    from nnctl.display.summary import summary_view
+
+    console().print(summary_view(msgspec.to_builtins(event), rows, watched))
+    console().print(printable(event.run_dir), soft_wrap=True)
+
+
+# Progress.
+
+
+@contextmanager
+def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
+    """Yield what shows the progress on standard error; a lost one stops no training."""
+    if quiet:
+        yield lambda event: None
+    elif not can_redraw() or (as_json and sys.stdout is not None and sys.stdout.isatty()):
+        # JSON lines on the terminal that a dashboard is drawn on would tear it.
+        yield _lines(trainer.settings.training.epochs)
+    else:
+        from nnctl.display.dashboard import dashboard
+
+        with dashboard(trainer) as show:
+            yield show
+
+
+def _lines(epochs: int) -> Show:
+    """Return what prints a line for each epoch."""
+
+    def show(event: Event) -> None:
+        if isinstance(event, EpochFinished):
+            with suppress(OSError):  # nobody is left to be told
+                print(epoch_line(event, epochs), file=sys.stderr, flush=True)
+
+    return show
+
+
+def epoch_line(row: EpochFinished, epochs: int) -> str:
+    """Return the figures of an epoch on a line."""
+    parts = [f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}"]
+    for part in ("train", "validation", "test"):
+        loss, accuracy = getattr(row, f"{part}_loss"), getattr(row, f"{part}_accuracy")
+        if loss is not None:
+            parts.append(f"{part} loss {loss:.4f} accuracy {accuracy:.2%}")
+    parts.append(f"learning rate {row.learning_rate:.3g}")
+    parts.append(f"{row.seconds:.2f} s")
+    return "  ".join(parts)
