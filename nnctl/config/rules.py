@@ -342,7 +342,7 @@ class LayerEntry(Rule):
             return replace(node, value={node.value: replace(node.child(node.value), value=None)})
         if isinstance(node.value, dict) and len(node.value) == 1:
             ((name, given),) = node.value.items()
-            short = _short(name)
+            short = short_option(name)
             if short and not isinstance(given.value, dict | NoneType):
                 option = replace(given, path=given.child(short).path)
                 return replace(node, value={name: replace(given, value={short: option})})
@@ -381,7 +381,7 @@ class LayerEntry(Rule):
         for name, layer in LAYERS.items():
             rule = record(layer)
             options = rule.mapping_schema() if rule.required else rule.schema()
-            if short := _short(name):
+            if short := short_option(name):
                 options = {"anyOf": [rule.rules[short].schema(), options]}
             choices.append(
                 {
@@ -490,7 +490,7 @@ def _default(key: Field[Any]) -> Any:
     return {} if is_dataclass(value) else value
 
 
-def _short(layer: str) -> str | None:
+def short_option(layer: str) -> str | None:
     """Return the option that `name: value` gives: the only one, or the only required one."""
     if layer not in LAYERS:
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from nnctl.config.document import Place
@@ -14,6 +16,7 @@ from nnctl.config.rules import (
     Layers,
     RunName,
     record,
+    short_option,
 )
 from nnctl.errors import ConfigError
 from nnctl.nn.layers import LAYERS, Layer
@@ -98,11 +101,10 @@ def build(registry: Mapping[str, type[T]], choice: Choice) -> T:
     kind = registry[choice.kind]
     rules = record(kind).rules
     options = dict(choice.options)
-    for name, value in options.items():
+    for name, value in choice.options.items():
         rule = rules[name]
         if isinstance(rule, Kinds):
-            inner = {key: option for key, option in value.items() if key != "kind"}
-            options[name] = build(rule.registry, Choice(value["kind"], inner))
+            options[name] = build(rule.registry, _to_choice(value))
     return kind(**options)
 
 
@@ -113,60 +115,46 @@ def check_shapes(settings: Settings, inputs: int, classes: int | None) -> None:
         ConfigError: there is nothing to train, it is too large, or it has not one output a class.
 
     """
-    units, parameters, widest = inputs, 0, None
+    units, parameters = inputs, 0
+    decisive = None  # the layer that sets the number of outputs
     for index, choice in enumerate(settings.network):
         layer: Layer = build(LAYERS, choice)
-        shapes = layer.shapes(units).values()
-        parameters += sum(_product(shape) for shape in shapes)
-        before, units = units, layer.output_units(units)
-        if units != before or any(len(shape) > 1 for shape in shapes):
-            widest = index
+        parameters += sum(map(math.prod, layer.shapes(units).values()))
+        path = f"network.{index}"
+        if option := short_option(choice.kind):
+            path += f".{choice.kind}.{option}"
         if parameters > MAX_PARAMETERS:
             raise settings.error(
-                f"network.{index}",
-                f"network.{index} brings the network to {parameters:,} parameters, "
-                f"more than the {MAX_PARAMETERS:,} that are allowed",
+                path,
+                f"network.{index} brings the network to {parameters:,} parameters; "
+                f"at most {MAX_PARAMETERS:,} are allowed",
             )
+        if layer.output_units(units) == layer.output_units(units + 1):  # whatever comes in
+            decisive = path
+        units = layer.output_units(units)
     if not parameters:
         raise settings.error(
             "network", "network has no layer with parameters, so there is nothing to train"
         )
-    if classes is None or units == classes:
-        return
-    advice = f"the data set has {classes} classes, so the last layer must have {classes} outputs"
-    if widest is None:
-        last = len(settings.network) - 1
-        raise settings.error(
-            f"network.{last}",
-            f"network ends with {units} outputs, but {advice}; add `- affine: {classes}`",
-        )
-    raise settings.error(
-        f"network.{widest}", f"network.{widest} gives {units} outputs, but {advice}"
-    )
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    """Return the number of entries, of any size: Python's integers don't overflow."""
-    product = 1
-    for size in shape:
-        product *= size
-    return product
+    if classes is not None and units != classes:
+        what = f"the network has {units:,} outputs, but the data set has {classes} classes"
+        if decisive is None:
+            last = f"network.{len(settings.network) - 1}"
+            raise settings.error(last, f"{what}; end it with `- affine: {classes}`")
+        raise settings.error(decisive, f"{what}: this must be {classes}")
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Return the settings as plain values, complete: what a config would say."""
-    training = vars(settings.training).copy()
-    if settings.training.early_stopping is not None:
-        training["early_stopping"] = vars(settings.training.early_stopping).copy()
     return {
         "name": settings.name,
         "seed": settings.seed,
-        "data": vars(settings.data).copy(),
-        "network": [{layer.kind: _copy(layer.options)} for layer in settings.network],
-        "loss": _choice(settings.loss),
-        "optimizer": _choice(settings.optimizer),
-        "schedule": _choice(settings.schedule),
-        "training": training,
+        "data": asdict(settings.data),
+        "network": [{layer.kind: deepcopy(layer.options)} for layer in settings.network],
+        "loss": _from_choice(settings.loss),
+        "optimizer": _from_choice(settings.optimizer),
+        "schedule": _from_choice(settings.schedule),
+        "training": asdict(settings.training),
     }
 
 
@@ -186,13 +174,10 @@ def from_dict(plain: Mapping[str, Any], places: Mapping[str, Place]) -> Settings
     )
 
 
-def _copy(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: dict(v) if isinstance(v, dict) else v for k, v in options.items()}
-
-
-def _choice(choice: Choice) -> dict[str, Any]:
-    return {"kind": choice.kind, **_copy(choice.options)}
+def _from_choice(choice: Choice) -> dict[str, Any]:
+    return {"kind": choice.kind, **deepcopy(choice.options)}
 
 
 def _to_choice(plain: Mapping[str, Any]) -> Choice:
-    return Choice(plain["kind"], {key: value for key, value in plain.items() if key != "kind"})
+    options = dict(plain)
+    return Choice(options.pop("kind"), options)
