@@ -115,9 +115,9 @@ def command(
     result = evaluate(network, loss, samples, indices, batch_size)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
     report = {
-        "run_dir": str(folder.path) if folder else None,
-        "checkpoint": which,
-        "dataset": data.name,
+        "run_dir": printable(folder.path) if folder else None,
+        "checkpoint": printable(which),
+        "dataset": printable(data.name),
         "split": part,
         "samples": len(indices),
         "loss": result.loss,

@@ -51,10 +51,7 @@ def print_evaluation(
         f"{report['samples']:,} images"
     )
     out.print(f"\nloss      {report['loss']:.4f}")
-    out.print(
-        f"accuracy  {report['accuracy'] * 100:.2f} % "
-        f"(95 % interval {low * 100:.2f} to {high * 100:.2f} %)\n"
-    )
+    out.print(f"accuracy  {report['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})\n")
     out.print(_class_table(report["per_class"], class_names))
     out.print("\nConfusion matrix: rows are true classes, columns predictions")
     out.print(HeatMap(confusion, class_names))
@@ -83,7 +80,7 @@ def _class_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] |
         if class_names:
             label += f" {class_names[row['label']]}"
         ratios = [row[key] for key in ("precision", "recall", "f1")]
-        shown = ["-" if ratio is None else f"{ratio * 100:.1f} %" for ratio in ratios]
+        shown = ["-" if ratio is None else f"{ratio:.1%}" for ratio in ratios]
         table.add_row(label, *shown, f"{row['support']:,}")
     return table
 
@@ -103,7 +100,7 @@ def _confusions(confusion: Array, class_names: Sequence[str] | None) -> str:
 def _caption(mistake: Mistake, class_names: Sequence[str] | None, probabilities: bool) -> str:
     lines = [f"image {mistake.index}: {class_label(mistake.label, class_names)}"]
     for label, score in zip(mistake.classes, mistake.scores, strict=True):
-        shown = f"{score * 100:5.1f} %" if probabilities else f"{score:6.3f}"
+        shown = f"{score:6.1%}" if probabilities else f"{score:6.3f}"
         lines.append(f"{class_label(label, class_names)} {shown}")
     return "\n".join(lines)
 
@@ -171,7 +168,7 @@ class HeatMap:
         worst = (self._shares * ~np.eye(classes, dtype=bool)).max()
         if worst:
             scale = "the brightest red" if in_colour else glyphs[-1]
-            yield Text(f"{unit}{scale}: up to {worst * 100:.1f} % of a row", style="dim")
+            yield Text(f"{unit}{scale}: up to {worst:.1%} of a row", style="dim")
 
     @property
     def _shares(self) -> Array:

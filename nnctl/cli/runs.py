@@ -1,0 +1,189 @@
+"""`nnctl runs`: what was run, one run in full, several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nnctl.cli.options import F, help_end, json_option, runs_dir_option
+from nnctl.errors import NnctlError, RunError, UsageError, printable
+
+if TYPE_CHECKING:
+    from nnctl.training.compare import RunRecord
+
+
+@click.group(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 5))
+def command() -> None:
+    """List, show, compare and verify runs."""
+
+
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV and nothing else.")
+
+
+def by_option(default: str) -> Callable[[F], F]:
+    """Add `--by`."""
+    return click.option(
+        "--by",
+        metavar="FIELD",
+        help=f"Sort by a result or a setting, the best first; default: {default}.",
+    )
+
+
+@command.command("list", epilog=help_end("nnctl runs list --by test_accuracy", 5))
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@by_option("the newest first")
+@runs_dir_option
+@json_option
+@csv_option
+def list_command(
+    names: tuple[str, ...], by: str | None, runs_dir: Path, as_json: bool, as_csv: bool
+) -> None:
+    """List runs with their key settings and results.
+
+    Without RUN all runs in --runs-dir. A folder that can't be read is named in a warning.
+    """
+    from nnctl.training.compare import ranked
+
+    _check_formats(as_json, as_csv)
+    records = _records(names, runs_dir)
+    if by is None:
+        records.sort(key=lambda record: (record.manifest.started, record.name), reverse=True)
+    else:
+        records = ranked(records, by)
+    overviews = [record.overview() for record in records]
+    if as_json:
+        from nnctl.display.output import print_json
+
+        for overview in overviews:
+            print_json(overview)
+    elif as_csv:
+        _print_csv(overviews)
+    else:
+        from nnctl.display.runs import print_list
+
+        print_list(overviews)
+
+
+@command.command(epilog=help_end("nnctl runs show latest", 5))
+@click.argument("run", metavar="[RUN]", default="latest")
+@runs_dir_option
+@json_option
+def show(run: str, runs_dir: Path, as_json: bool) -> None:
+    """Show one run: config, figures, the verdict on overfitting, curves."""
+    from nnctl.training.compare import read_run
+    from nnctl.training.runs import find_run
+
+    record = read_run(find_run(run, runs_dir))
+    if as_json:
+        import msgspec
+
+        from nnctl.config import to_dict
+        from nnctl.display.output import print_json
+
+        history = msgspec.to_builtins(record.history)
+        overfitting = record.summary and msgspec.to_builtins(record.summary.overfitting)
+        print_json(
+            {
+                **record.overview(),
+                "overfitting": overfitting,
+                "config": to_dict(record.settings),
+                "metrics": history,
+            }
+        )
+    else:
+        from nnctl.display.runs import print_run
+
+        print_run(record)
+
+
+@command.command(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 5))
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@by_option("validation_accuracy")
+@runs_dir_option
+@json_option
+@csv_option
+def compare(
+    names: tuple[str, ...], by: str | None, runs_dir: Path, as_json: bool, as_csv: bool
+) -> None:
+    """Put runs side by side, the best first: the settings that differ, and the results.
+
+    Without RUN all runs in --runs-dir. Whether the best two differ by more than chance is told
+    by McNemar's test on their predictions for the test images.
+    """
+    from nnctl.training.compare import compare as compare_two
+    from nnctl.training.compare import differing, ranked
+
+    _check_formats(as_json, as_csv)
+    records = ranked(_records(names, runs_dir), by)
+    if not records:
+        raise RunError(f"no runs in {printable(runs_dir)}; train some first")
+    settings = differing(records)
+    rows = [
+        {
+            **record.overview(),
+            "settings": {path: values[index] for path, values in settings.items()},
+        }
+        for index, record in enumerate(records)
+    ]
+    if as_csv:
+        _print_csv([{**row, **row.pop("settings")} for row in rows])
+        return
+    difference = compare_two(*records[:2]) if len(records) > 1 else None
+    if as_json:
+        from dataclasses import asdict
+
+        from nnctl.display.output import print_json
+
+        found, reason = (None, difference) if isinstance(difference, str) else (difference, None)
+        tested = found and {**asdict(found), "beyond_chance": found.beyond_chance}
+        print_json(
+            {"settings": list(settings), "runs": rows, "difference": tested, "reason": reason}
+        )
+    else:
+        from nnctl.display.runs import print_comparison
+
+        print_comparison(records, settings, difference)
+
+
+def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
+    """Return the runs that are named, or all in `runs_dir` that can be read.
+
+    Raises:
+        RunError: a run that was named is missing or damaged, or there is no such folder.
+
+    """
+    from nnctl.training.compare import read_run
+    from nnctl.training.runs import LATEST, RunFolder, find_run
+
+    if names:
+        return [read_run(find_run(name, runs_dir)) for name in names]
+    if not runs_dir.is_dir():
+        raise RunError(f"{printable(runs_dir)}: no such folder; train a run or give --runs-dir")
+    records = []
+    for path in sorted(runs_dir.iterdir()):
+        if path.name.startswith(".") or path.name == LATEST or not path.is_dir():
+            continue
+        try:
+            records.append(read_run(RunFolder(path)))
+        except (NnctlError, OSError) as error:
+            click.echo(f"nnctl: warning: left out: {error}", err=True)
+    return records
+
+
+def _check_formats(as_json: bool, as_csv: bool) -> None:
+    if as_json and as_csv:
+        raise UsageError("--json and --csv can't be combined")
+
+
+def _print_csv(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows under a line of their keys; None is empty."""
+    import csv
+    import sys
+
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,218 @@
+"""Runs as a person reads them: a list, one in full, several side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+from nnctl.config import to_yaml
+from nnctl.display.charts import SideBySide
+from nnctl.display.curves import accuracy_chart, loss_chart
+from nnctl.display.output import console
+from nnctl.display.summary import duration, summary_view
+from nnctl.errors import printable
+from nnctl.training.compare import Difference, RunRecord
+
+GAP = 2  # cells between two columns
+
+# Field, heading, and how long it stays when the terminal is narrow: low numbers go last.
+LIST = (
+    ("run", "run", 0),
+    ("started", "started", 6),
+    ("status", "status", 3),
+    ("units", "units", 4),
+    ("optimizer", "optimizer", 7),
+    ("learning_rate", "rate", 5),
+    ("batch_size", "batch", 9),
+    ("epochs", "epochs", 8),
+    ("validation_accuracy", "validation", 1),
+    ("test_accuracy", "test", 2),
+    ("verdict", "overfitting", 10),
+    ("seconds", "time", 11),
+)
+RESULTS = (
+    ("validation_accuracy", "validation", 0),
+    ("test_accuracy", "test", 1),
+    ("validation_loss", "val. loss", 3),
+    ("best_epoch", "best epoch", 4),
+    ("verdict", "overfitting", 5),
+    ("seconds", "time", 2),
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; of those with an `order`, the highest goes first for want of room."""
+
+    heading: str
+    cells: Sequence[str]
+    order: int | None = None  # None: stays
+    is_text: bool = False
+
+    @property
+    def width(self) -> int:
+        """The cells that it needs."""
+        return max(map(cell_len, (self.heading, *self.cells)))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table that leaves out columns where the terminal is too narrow for all."""
+
+    columns: Sequence[Column]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table; what stays and still doesn't fit is folded."""
+        shown = list(self.columns)
+        while _width(shown) > options.max_width:
+            leaving = max(shown, key=lambda column: column.order or 0)
+            if not leaving.order:
+                break
+            shown.remove(leaving)
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+        for column in shown:
+            table.add_column(
+                column.heading, justify="left" if column.is_text else "right", overflow="fold"
+            )
+        for cells in zip(*(column.cells for column in shown), strict=True):
+            table.add_row(*cells)
+        yield table
+
+
+def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each run."""
+    if overviews:
+        console().print(Columns(_columns(overviews, LIST)))
+
+
+def print_comparison(
+    records: Sequence[RunRecord],
+    settings: Mapping[str, Sequence[Any]],
+    difference: Difference | str | None,
+) -> None:
+    """Print runs side by side, as they come: `settings` that differ, results, who is better."""
+    out = console()
+    overviews = [record.overview() for record in records]
+    names = Column("run", [printable(record.name) for record in records], is_text=True)
+    columns = [
+        Column(heading, [_setting(value) for value in settings[path]])
+        for path, heading in zip(settings, _short_names(settings), strict=True)
+    ]
+    results = _columns(overviews, RESULTS)
+    must = [names, *columns, *(column for column in results if not column.order)]
+    if _width(must) <= out.width:
+        out.print(Columns([names, *columns, *results]))
+    else:
+        out.print(_turned([names, *columns, *results]))
+    if not settings:
+        out.print("\nAll settings are the same.")
+    if isinstance(difference, str):
+        out.print(f"\nNo test of the best two: {printable(difference)}.")
+    elif difference is not None:
+        out.print(f"\n{_in_words(difference)}")
+
+
+def print_run(record: RunRecord) -> None:
+    """Print one run in full: its config, curves, the verdict, the final figures."""
+    out = console()
+    overview, rows = record.overview(), msgspec.to_builtins(record.history)
+    started = _shown("started", overview["started"])
+    out.print(f"{printable(record.name)}: {overview['status']}, started {started}\n")
+    for line in to_yaml(record.settings).splitlines():
+        out.print(printable(line), soft_wrap=True)
+    out.print()
+    if record.summary is not None:
+        out.print(summary_view(msgspec.to_builtins(record.summary), rows, record.watched))
+    elif rows:
+        out.print(SideBySide([loss_chart(rows), accuracy_chart(rows)]))
+        out.print(f"\n{len(rows)} epochs so far, {duration(overview['seconds'])}")
+    else:
+        out.print("no epoch is finished yet")
+    out.print(printable(record.run.path), soft_wrap=True)
+
+
+def _columns(
+    overviews: Sequence[Mapping[str, Any]], fields: Sequence[tuple[str, str, int]]
+) -> list[Column]:
+    return [
+        Column(
+            heading,
+            [_shown(field, overview[field]) for overview in overviews],
+            order,
+            is_text=isinstance(overviews[0][field], str),
+        )
+        for field, heading, order in fields
+    ]
+
+
+def _turned(columns: Sequence[Column]) -> Table:
+    """Return a row for each column, where a column for each doesn't fit."""
+    head, *rest = columns
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column(head.heading, overflow="fold")
+    for cell in head.cells:
+        table.add_column(cell, justify="right", overflow="fold")
+    for column in rest:
+        table.add_row(column.heading, *column.cells)
+    return table
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width + GAP for column in columns) - GAP
+
+
+def _short_names(paths: Mapping[str, Any]) -> list[str]:
+    """Return each dotted path's last word, or as many as tell it from the others."""
+    names = []
+    for path in paths:
+        words = path.split(".")
+        for count in range(1, len(words) + 1):
+            name = ".".join(words[-count:])
+            rivals = [other for other in paths if f".{other}".endswith(f".{name}")]
+            if len(rivals) == 1:
+                break
+        names.append(name)
+    return names
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "-" if value is None else printable(value)
+
+
+def _shown(field: str, value: Any) -> str:
+    """Return a field of an overview as people read it."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if field.endswith("accuracy"):
+        return f"{value:.2%}"
+    if field.endswith("loss"):
+        return f"{value:.4f}"
+    if field == "learning_rate":
+        return f"{value:g}"
+    if field == "seconds":
+        return duration(value)
+    if field == "started":
+        return datetime.fromisoformat(value).astimezone().strftime("%Y-%m-%d %H:%M")
+    return printable(value)
+
+
+def _in_words(difference: Difference) -> str:
+    first, second = printable(difference.first), printable(difference.second)
+    what = (
+        "differ by more than chance" if difference.beyond_chance else "may differ by chance alone"
+    )
+    return (
+        f"{first} and {second} {what} on the {difference.samples:,} test images: "
+        f"{difference.only_first:,} only {first} got right, {difference.only_second:,} only "
+        f"{second} (McNemar's test, p = {difference.p_value:.2g})."
+    )

@@ -1,0 +1,272 @@
+"""Finished and unfinished runs side by side: their settings, their figures, which one is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from nnctl.config import Settings, load_settings, to_dict
+from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
+from nnctl.errors import ConfigError, RunError, UsageError, printable
+from nnctl.nn.functions import Array
+from nnctl.nn.metrics import mcnemar
+from nnctl.training.events import EpochFinished, RunFinished
+from nnctl.training.overfitting import watched_loss
+from nnctl.training.runs import RunFolder, read_json, read_metrics
+from nnctl.training.trainer import TIMINGS
+
+SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
+VERDICTS = ("none", "overfitting", "underfitting", "undecided")
+RESULTS = (
+    *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
+    *("test_loss", "test_accuracy"),
+)
+
+
+class _Manifest(msgspec.Struct):
+    """What is needed of manifest.json."""
+
+    started: datetime
+    threads: int
+    data_sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as its folder tells of it."""
+
+    run: RunFolder
+    settings: Settings
+    manifest: _Manifest
+    history: tuple[EpochFinished, ...]
+    summary: RunFinished | None  # None: it is under way, or was killed
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which tells runs of one config apart."""
+        return self.run.path.resolve().name
+
+    @property
+    def watched(self) -> str:
+        """What was watched while it trained: validation, or without such a set test."""
+        return "validation" if self.settings.data.validation else "test"
+
+    def overview(self) -> dict[str, Any]:
+        """Return key settings and results, the fields of `nnctl runs list --json`."""
+        settings, summary = self.settings, self.summary
+        best = min(self.history, key=watched_loss, default=None)
+        if self.watched == "test":  # nothing is ever chosen on it
+            best = self.history[-1] if self.history else None
+        best_epoch = best.epoch if best and self.watched == "validation" else None
+        results = {key: getattr(summary or best, key, None) for key in RESULTS}
+        return {
+            "run": printable(self.name),
+            "run_dir": printable(self.run.path),
+            "started": self.manifest.started.isoformat(),
+            "status": summary.status if summary else "unfinished",
+            "dataset": settings.data.dataset,
+            "units": units(settings),
+            "optimizer": settings.optimizer.kind,
+            "learning_rate": settings.optimizer.options["learning_rate"],
+            "batch_size": settings.training.batch_size,
+            "seed": settings.seed,
+            "epochs": summary.epochs if summary else len(self.history),
+            "best_epoch": summary.best_epoch if summary else best_epoch,
+            **results,
+            "verdict": summary.overfitting.verdict if summary else None,
+            "parameters": summary.parameters if summary else None,
+            "threads": self.manifest.threads,
+            "seconds": summary.seconds if summary else sum(row.seconds for row in self.history),
+        }
+
+
+def read_run(run: RunFolder) -> RunRecord:
+    """Read a run's files, believing nothing of them.
+
+    Raises:
+        RunError: one is missing, damaged, or holds something else.
+
+    """
+    try:
+        settings = load_settings(str(run.config))
+    except ConfigError as error:
+        raise RunError(f"{printable(run.path)}: its config can't be used\n{error}") from None
+    manifest = _convert(read_json(run.manifest), _Manifest, run.manifest)
+    untimed = dict.fromkeys(TIMINGS, 0.0)
+    history = [
+        # Timings are lost with a row that only the checkpoint remembered.
+        {**row, **{key: row.get(key) or lost for key, lost in untimed.items()}}
+        for row in read_metrics(run)
+    ]
+    summary = None
+    if run.summary.exists():
+        summary = _convert(read_json(run.summary), RunFinished, run.summary)
+        found = summary.overfitting
+        rests_on = (found.since_epoch, *vars(found.evidence).values())
+        if found.verdict not in VERDICTS or (found.verdict == "overfitting" and None in rests_on):
+            raise RunError(f"{printable(run.summary)}: damaged, its verdict makes no sense")
+    rows = _convert(history, tuple[EpochFinished, ...], run.metrics)
+    if any(row.validation_loss is None and row.test_loss is None for row in rows):
+        raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")
+    return RunRecord(run, settings, manifest, rows, summary)
+
+
+def _convert(content: Any, kind: Any, path: Any) -> Any:
+    """Return JSON content as `kind`; what has another shape is damaged."""
+    try:
+        return msgspec.convert(content, kind)
+    except (ValueError, OverflowError) as error:
+        raise RunError(f"{printable(path)}: damaged: {printable(error)}") from None
+
+
+# Settings.
+
+
+def units(settings: Settings) -> str:
+    """Return the widths of the affine layers, such as 50-10."""
+    widths = (layer.options["units"] for layer in settings.network if layer.kind == "affine")
+    return "-".join(map(str, widths))
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted path and the value of every setting in a plain config."""
+    if isinstance(value, dict | list):
+        for name, below in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(below, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value
+
+
+def differing(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """Return the settings that differ, by path, each with its value in every run.
+
+    Names don't count. Where the kinds of layers differ, the network is one setting.
+    """
+    plain = [to_dict(record.settings) for record in records]
+    alike = len({tuple(layer.kind for layer in record.settings.network) for record in records}) < 2
+    tables = []
+    for config in plain:
+        del config["name"]
+        if not alike:
+            config["network"] = ", ".join(_layer(layer) for layer in config["network"])
+        tables.append(dict(flat(config)))
+    paths = dict.fromkeys(path for table in tables for path in table)
+    columns = {path: [table.get(path) for table in tables] for path in paths}
+    return {path: values for path, values in columns.items() if any(v != values[0] for v in values)}
+
+
+def _layer(layer: dict[str, dict[str, Any]]) -> str:
+    """Return a layer in short, such as `affine 50`."""
+    ((kind, options),) = layer.items()
+    shown = [str(options[key]) for key in ("units", "rate", "slope") if key in options]
+    return " ".join([kind, *shown])
+
+
+# Which is better.
+
+
+def ranked(records: Sequence[RunRecord], by: str | None = None) -> list[RunRecord]:
+    """Return the runs, best first: by validation accuracy, or by another field or setting.
+
+    Accuracies count from the highest down, everything else from the lowest up; runs without a
+    value come last.
+
+    Raises:
+        UsageError: there is no such field.
+
+    """
+    by = by or "validation_accuracy"
+    tables = [
+        dict(flat(to_dict(record.settings))) | record.overview() for record in records
+    ]  # the overview last: `seed` is the same in both
+    if tables and not any(by in table for table in tables):
+        import difflib
+
+        known = list(dict.fromkeys(key for table in tables for key in table))
+        near = difflib.get_close_matches(by, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        raise UsageError(f"--by {printable(by)}: no such field; {hint}")
+    values = [table.get(by) for table in tables]
+    numeric = all(isinstance(value, int | float | None) for value in values)
+    sign = -1 if by.endswith("accuracy") else 1
+
+    def key(index: int) -> tuple[bool, Any]:
+        value = values[index]
+        if value is None:
+            return True, 0
+        return False, sign * value if numeric else str(value)
+
+    return [records[index] for index in sorted(range(len(records)), key=key)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two runs on the same test images, by McNemar's test."""
+
+    first: str  # their names
+    second: str
+    samples: int
+    only_first: int  # images that only this one got right
+    only_second: int
+    p_value: float  # how often equally good networks would differ as much
+
+    @property
+    def beyond_chance(self) -> bool:
+        """True if chance makes such a difference less often than once in twenty."""
+        return self.p_value < SIGNIFICANCE
+
+
+def compare(first: RunRecord, second: RunRecord) -> Difference | str:
+    """Return how two runs differ on the test images, or why that can't be said.
+
+    Raises:
+        RunError: predictions are damaged.
+
+    """
+    for record in (first, second):
+        if not record.run.predictions.exists():
+            return f"{record.name} has not been tested yet"
+    if _test_hashes(first) != _test_hashes(second):
+        return f"{first.name} and {second.name} were tested on different images"
+    labels, predictions = _read_predictions(first.run)
+    other_labels, other_predictions = _read_predictions(second.run)
+    if not np.array_equal(labels, other_labels):
+        return f"{first.name} and {second.name} were tested on different images"
+    right, other_right = predictions == labels, other_predictions == labels
+    only_first = int((right & ~other_right).sum())
+    only_second = int((other_right & ~right).sum())
+    return Difference(
+        first.name,
+        second.name,
+        len(labels),
+        only_first,
+        only_second,
+        mcnemar(only_first, only_second),
+    )
+
+
+def _test_hashes(record: RunRecord) -> set[str]:
+    return {
+        sha256
+        for name, sha256 in record.manifest.data_sha256.items()
+        if name.removesuffix(".gz") in (TEST_IMAGES, TEST_LABELS)
+    }
+
+
+def _read_predictions(run: RunFolder) -> tuple[Array, Array]:
+    """Return labels and predictions (n,) from test_predictions.csv."""
+    lines = run.predictions.read_bytes().split(b"\n")
+    try:
+        columns = lines[0].split(b",")
+        label, prediction = columns.index(b"label"), columns.index(b"prediction")
+        rows = [line.split(b",") for line in lines[1:] if line]
+        pairs = np.array([(int(row[label]), int(row[prediction])) for row in rows], np.int64)
+        labels, predictions = pairs.reshape(-1, 2).T
+    except (ValueError, IndexError, OverflowError):
+        raise RunError(f"{printable(run.predictions)}: damaged, not a CSV of predictions") from None
+    return labels, predictions
