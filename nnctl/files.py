@@ -40,9 +40,9 @@ REASONS = {
 }
 # The locks of another machine on a shared disk can't be seen everywhere: only the temporary files
 # of this one are rubbish as soon as they are unlocked, the others when they are a day old.
-_TEMPORARY = ".nnctl-"
+TEMPORARY = ".nnctl-"  # begins the name of every temporary file
 _OURS = (
-    f"{_TEMPORARY}{crc32(os.fsencode(os.uname().nodename) if hasattr(os, 'uname') else b''):08x}-"
+    f"{TEMPORARY}{crc32(os.fsencode(os.uname().nodename) if hasattr(os, 'uname') else b''):08x}-"
 )
 _DAY = 24 * 60 * 60.0
 
@@ -136,7 +136,7 @@ def _create_temporary(folder: Path) -> tuple[int, Path]:
 def _sweep(folder: Path) -> None:
     """Remove the temporary files in `folder` whose writers are dead."""
     with suppress(OSError):
-        names = [name for name in os.listdir(folder) if name.startswith(_TEMPORARY)]
+        names = [name for name in os.listdir(folder) if name.startswith(TEMPORARY)]
         for name in names:
             with suppress(OSError), open(folder / name, "rb+") as stream:
                 dead = name.startswith(_OURS) and _try_lock(stream.fileno(), without_locks=False)

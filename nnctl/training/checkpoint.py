@@ -4,32 +4,45 @@ Its bytes are a function of config, data, seed, versions and thread count alone.
 the network's names (`0.affine.weight`), the rest under names with a slash (`optimizer/velocity`).
 One metadata key, `nnctl`, holds JSON with sorted keys: the config without name and path, the
 progress, and a SHA-256 over all of it, for safetensors itself notices no flipped bit.
+
+A file that comes from outside is held against its own config before an array of it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnctl import __version__
-from nnctl.config import Settings, build, settings_from_dict, to_dict
+from nnctl.config import Settings, build, check_shapes, settings_from_dict, to_dict
 from nnctl.errors import ConfigError, RunError, printable
+from nnctl.files import told
 from nnctl.nn.functions import Array
+from nnctl.nn.layers import LAYERS
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.training.engine import build_network
-from nnctl.training.trainer import Progress, Snapshot, Trainer
+from nnctl.training.events import EpochFinished
+from nnctl.training.trainer import TIMINGS, Progress, Snapshot, Trainer
 
 FORMAT = 1
-MAX_HEADER = 16 << 20  # bytes; a header holds names, shapes and the history of the epochs
 FOLDER = "./folder"  # stands for the path of a data set that is a folder
+
+# What is read into memory before a file has shown that it is a checkpoint.
+MAX_HEADER = 4 << 20  # bytes; names and shapes of up to 500 layers take some 200 KiB
+MAX_THREADS = 256
+MAX_LENGTH = 1 << 26  # epochs, and watched samples
+
+DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}  # by safetensors' names
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class Checkpoint:
     settings: Settings
     snapshot: Snapshot
     inputs: int  # numbers a sample
-    data_sha256: dict[str, str]
+    data_sha256: Mapping[str, str]
     threads: int
     versions: dict[str, str]
 
@@ -77,8 +90,18 @@ def dump(checkpoint: Checkpoint) -> bytes:
     """Return the bytes of a checkpoint file."""
     from safetensors.numpy import save
 
-    snapshot = checkpoint.snapshot
-    arrays = {name: np.ascontiguousarray(a) for name, a in _arrays(snapshot).items()}
+    snapshot, progress = checkpoint.snapshot, checkpoint.snapshot.progress
+    arrays = {
+        **snapshot.parameters,
+        **{f"optimizer/{name}": vector for name, vector in snapshot.optimizer.items()},
+        "losses/best": snapshot.best_losses,
+        "losses/last": snapshot.last_losses,
+        **{
+            f"history/{name}": np.array([getattr(row, name) for row in progress.history], dtype)
+            for name, dtype in _columns(checkpoint.settings).items()
+        },
+    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     config = to_dict(checkpoint.settings)
     del config["name"]
     if is_folder(config["data"]["dataset"]):
@@ -86,14 +109,14 @@ def dump(checkpoint: Checkpoint) -> bytes:
     content = {
         "format": FORMAT,
         "config": config,
-        "progress": snapshot.progress,
+        "progress": {key: value for key, value in vars(progress).items() if key != "history"},
         "inputs": checkpoint.inputs,
-        "data_sha256": checkpoint.data_sha256,
+        "data_sha256": dict(checkpoint.data_sha256),
         "threads": checkpoint.threads,
         "versions": checkpoint.versions,
     }
     content["sha256"] = _digest(arrays, content)
-    return save(arrays, metadata={"nnctl": json.dumps(content, sort_keys=True)})
+    return save(arrays, metadata={"nnctl": _canonical(content)})
 
 
 def load(path: Path) -> Checkpoint:
@@ -104,10 +127,8 @@ def load(path: Path) -> Checkpoint:
 
     """
     try:
-        content, arrays = _read(path)
-        return _rebuild(content, arrays)
-    except FileNotFoundError:
-        raise RunError(f"{printable(path)}: there is no such checkpoint") from None
+        with told("reading", path):
+            return _load(path)
     except _RefusedError as refused:
         raise RunError(
             f"{printable(path)}: the checkpoint can't be used: {refused}\n"
@@ -115,107 +136,184 @@ def load(path: Path) -> Checkpoint:
         ) from None
 
 
+def is_folder(dataset: str) -> bool:
+    """Tell a folder's path from a data set's name: a path contains a separator."""
+    return "/" in dataset or "\\" in dataset
+
+
 class _RefusedError(Exception):
     """Why a file is not accepted as a checkpoint."""
 
 
-def _arrays(snapshot: Snapshot) -> dict[str, Array]:
-    return {
-        **snapshot.parameters,
-        **{f"optimizer/{name}": vector for name, vector in snapshot.optimizer.items()},
-        "losses/best": snapshot.best_losses,
-        "losses/last": snapshot.last_losses,
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Metadata:
+    """The JSON beside the arrays, the progress without its history."""
+
+    config: dict[str, Any]
+    progress: Progress
+    inputs: int
+    data_sha256: dict[str, str]
+    threads: int
+    versions: dict[str, str]
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, allow_nan=False)
 
 
 def _digest(arrays: dict[str, Array], content: dict[str, Any]) -> str:
     """Return the SHA-256 of names, dtypes, shapes, bytes and the metadata but itself."""
-    sha = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    sha = hashlib.sha256(_canonical(content).encode())
     for name in sorted(arrays):
         array = arrays[name]
         sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        sha.update(memoryview(array).cast("B") if array.size else b"")
+        sha.update(array.data.cast("B") if array.size else b"")
     return sha.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return metadata and arrays of a safetensors file whose digest holds."""
+def _columns(settings: Settings) -> dict[str, Any]:
+    """Return the dtypes of the history's columns: what clocks, epochs and None say is left out."""
+    unwatched = "test_" if settings.data.validation else "validation_"
+    names = [field.name for field in fields(EpochFinished) if field.name not in TIMINGS]
+    return {
+        name: np.int64 if name == "step" else np.float64
+        for name in names
+        if name != "epoch" and not name.startswith(unwatched)
+    }
+
+
+def _load(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as file:
-        start = file.read(8)
+    if not path.is_file():
+        raise RunError(f"{printable(path)}: there is no such checkpoint")
+    with path.open("rb") as stream:
+        start = stream.read(8)
     size = path.stat().st_size
     header = struct.unpack("<Q", start)[0] if len(start) == 8 else size
     if not 2 <= header <= min(MAX_HEADER, size - 8):
         raise _RefusedError("it is not a safetensors file, or it is cut")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, TypeError, ValueError) as error:
+            text = (file.metadata() or {}).get("nnctl")
+            content = _parse(text)
+            expected = content.pop("sha256", None)
+            settings, metadata = _check_metadata(content)
+            found = {}
+            for name in file.keys():  # noqa: SIM118
+                part = file.get_slice(name)
+                found[name] = tuple(part.get_shape()), part.get_dtype()
+            _check_arrays(settings, metadata, found)
+            arrays = {name: file.get_tensor(name) for name in found}
+    except (SafetensorError, TypeError, ValueError, MemoryError) as error:
         raise _RefusedError(printable(error)) from None
-    try:
-        content = json.loads(metadata["nnctl"])
-        expected = content.pop("sha256")
-        found = _digest(arrays, content)
-    except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
-        raise _RefusedError("it was not written by nnctl") from None
-    if found != expected:
+    if _digest(arrays, content) != expected:
         raise _RefusedError("its bytes are not those that were written (SHA-256 differs)")
-    return content, arrays
-
-
-def _rebuild(content: dict[str, Any], arrays: dict[str, Array]) -> Checkpoint:
-    """Return the checkpoint, held against the network and the optimizer of its own config."""
-    if content.get("format") != FORMAT:
-        raise _RefusedError(f"its format is {printable(content.get('format'))}, not {FORMAT}")
-    try:
-        settings = settings_from_dict({**content["config"], "name": "checkpoint"})
-        Progress.from_dict(content["progress"])
-        network = build_network(settings, content["inputs"])
-        snapshot = Snapshot(
-            parameters={name: arrays[name] for name in arrays if "/" not in name},
-            optimizer={
-                name.removeprefix("optimizer/"): arrays[name]
-                for name in arrays
-                if name.startswith("optimizer/")
-            },
-            best_losses=arrays["losses/best"],
-            last_losses=arrays["losses/last"],
-            progress=content["progress"],
-        )
-        checkpoint = Checkpoint(
-            settings=settings,
-            snapshot=snapshot,
-            **{key: content[key] for key in ("inputs", "data_sha256", "threads", "versions")},
-        )
-    except (KeyError, TypeError, ValueError, ConfigError, MemoryError) as error:
-        raise _RefusedError(f"its metadata make no sense: {printable(error)}") from None
-    _compare(network.named_arrays(), snapshot.parameters)
     for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise _RefusedError(f"{printable(name)} holds numbers that are not finite")
-    optimizer = build(OPTIMIZERS, settings.optimizer)
-    vectors = dict.fromkeys(optimizer.state_names, network.parameters)
-    _compare(vectors, snapshot.optimizer)
-    return checkpoint
+            raise _RefusedError(f"{name} holds numbers that are not finite")
+    return Checkpoint(
+        settings=settings,
+        snapshot=Snapshot(
+            parameters={name: array for name, array in arrays.items() if "/" not in name},
+            optimizer=_below("optimizer/", arrays),
+            best_losses=arrays["losses/best"],
+            last_losses=arrays["losses/last"],
+            progress=_with_history(metadata.progress, _below("history/", arrays)),
+        ),
+        inputs=metadata.inputs,
+        data_sha256=metadata.data_sha256,
+        threads=metadata.threads,
+        versions=metadata.versions,
+    )
 
 
-def _compare(expected: dict[str, Array], found: dict[str, Array]) -> None:
-    """Refuse arrays that are not those of the network, by name, shape or dtype."""
+def _parse(text: str | None) -> dict[str, Any]:
+    """Return the metadata of a file that nnctl wrote, spelled exactly as nnctl does."""
+    try:
+        content = json.loads(text or "")
+        if _canonical(content) != text:
+            raise ValueError
+        if content["format"] != FORMAT:
+            raise _RefusedError(f"its format is {printable(content['format'])}, not {FORMAT}")
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise _RefusedError("it was not written by nnctl, or it is damaged") from None
+    return dict(content)
+
+
+def _check_metadata(content: dict[str, Any]) -> tuple[Settings, _Metadata]:
+    """Return the settings, and the rest of the metadata, of the types and in the ranges it has."""
+    import msgspec
+
+    try:
+        metadata = msgspec.convert(content, _Metadata)
+        settings = settings_from_dict({**metadata.config, "name": "checkpoint"})
+        check_shapes(settings, metadata.inputs, None)
+    except (msgspec.ValidationError, ConfigError) as error:
+        reason = str(error).split("\n")[0]
+        raise _RefusedError(f"its metadata make no sense: {printable(reason)}") from None
+    progress = metadata.progress
+    counts = progress.epoch, progress.step, progress.position
+    if not (
+        metadata.inputs > 0
+        and 0 < metadata.threads <= MAX_THREADS
+        and min(counts) >= 0
+        and progress.epoch <= min(settings.training.epochs, MAX_LENGTH)
+        and settings.data.validation <= MAX_LENGTH
+        and not progress.history
+    ):
+        raise _RefusedError("its metadata make no sense: a number is out of range")
+    return settings, metadata
+
+
+def _check_arrays(
+    settings: Settings, metadata: _Metadata, found: dict[str, tuple[tuple[int, ...], str]]
+) -> None:
+    """Refuse arrays that are not those of the run, by name, shape or dtype."""
+    expected: dict[str, tuple[tuple[int, ...], Any]] = {}
+    size, units = 0, metadata.inputs
+    for index, choice in enumerate(settings.network):
+        layer = build(LAYERS, choice)
+        shapes = layer.shapes(units)
+        size += sum(map(math.prod, shapes.values()))
+        for name, shape in (shapes | layer.statistics(units)).items():
+            expected[f"{index}.{choice.kind}.{name}"] = shape, np.float32
+        units = layer.output_units(units)
+    for name in build(OPTIMIZERS, settings.optimizer).state_names:
+        expected[f"optimizer/{name}"] = (size,), np.float32
+    watched = settings.data.validation
+    if not watched:  # then the test set is watched, of whatever size that is
+        shape, _ = found.get("losses/last", ((0,), ""))
+        watched = min(shape[0] if len(shape) == 1 else 0, MAX_LENGTH)
+    for name in ("best", "last"):
+        expected[f"losses/{name}"] = (watched,), np.float32
+    for name, dtype in _columns(settings).items():
+        expected[f"history/{name}"] = (metadata.progress.epoch,), dtype
+
     if missing := sorted(expected.keys() - found.keys()):
         raise _RefusedError(f"array {missing[0]} is missing")
     if extra := sorted(found.keys() - expected.keys()):
-        raise _RefusedError(f"array {printable(extra[0])} does not belong to the network")
-    for name, array in expected.items():
-        other = found[name]
-        if (array.shape, array.dtype) != (other.shape, other.dtype):
+        raise _RefusedError(f"array {printable(extra[0])} does not belong to it")
+    for name, (shape, dtype) in expected.items():
+        other, code = found[name]
+        if (shape, dtype) != (other, DTYPES.get(code)):
+            kind = np.dtype(DTYPES[code]).name if code in DTYPES else printable(code)
             raise _RefusedError(
-                f"{name} is {other.dtype} {other.shape}, "
-                f"but the config's network has {array.dtype} {array.shape}"
+                f"{name} is {kind} {other}, but by its config it is {np.dtype(dtype)} {shape}"
             )
 
 
-def is_folder(dataset: str) -> bool:
-    """Tell a folder's path from a data set's name: a path contains a separator."""
-    return "/" in dataset or "\\" in dataset
+def _below(prefix: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return the arrays whose names begin with `prefix`, by the rest of their names."""
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _with_history(progress: Progress, columns: dict[str, Array]) -> Progress:
+    """Return the progress with its history, whose timings are 0."""
+    blank: dict[str, Any] = {field.name: None for field in fields(EpochFinished)}
+    blank |= dict.fromkeys(TIMINGS, 0.0)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    for epoch, row in enumerate(rows, 1):
+        values = blank | dict(zip(columns, row, strict=True))
+        progress.history.append(EpochFinished(**values | {"epoch": epoch}))
+    return progress

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
-from nnctl.files import write_atomically
-from nnctl.training.checkpoint import Checkpoint, load, versions
-from nnctl.training.runs import RunFolder, read_json, repair_metrics
-from nnctl.training.trainer import Progress, Trainer
+from nnctl.files import told, write_atomically
+from nnctl.training.checkpoint import MAX_THREADS, Checkpoint, is_folder, load, versions
+from nnctl.training.runs import RunFolder, read_json, read_metrics, repair_metrics
+from nnctl.training.session import begin
+from nnctl.training.trainer import Snapshot, Trainer
 
 LENGTH_SHAPED = ("cosine", "one_cycle")  # schedules whose every value depends on the epochs
 
@@ -33,19 +36,24 @@ class Recorded:
 
         Raises:
             Diverged: the run had diverged.
+            RunError: the run had ended, but its checkpoint is gone.
 
         """
-        if self.checkpoint is None or not self.run.summary.exists():
+        if not self.run.summary.exists():
             return None
         summary = read_json(self.run.summary)
-        status, epoch = summary.get("status"), self.checkpoint.snapshot.progress["epoch"]
+        status = summary.get("status")
         if status == "diverged":
             raise Diverged(
                 f"{printable(self.run.path)}: this run diverged; it would do so again\n"
                 "train anew with a smaller learning rate; the last good checkpoint is kept"
             )
-        whole = status == "completed" and epoch >= self.settings.training.epochs
-        return summary if whole or status == "early_stopped" else None
+        if status not in ("completed", "early_stopped"):
+            return None
+        if self.checkpoint is None:
+            raise RunError(f"{printable(self.run.last)}: missing; bring the original file back")
+        done = self.checkpoint.snapshot.progress.epoch >= self.settings.training.epochs
+        return summary if done or status == "early_stopped" else None
 
 
 def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
@@ -56,13 +64,22 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
         RunError: a file of the run is missing or damaged.
 
     """
+    if not run.config.is_file():
+        raise RunError(
+            f"{printable(run.config)}: missing; the run had not begun when it was ended\n"
+            "train it again, with --overwrite if it is to be in the same folder"
+        )
+    if run.last.parent.is_symlink():
+        raise RunError(f"{printable(run.last.parent)}: a link; a run keeps its checkpoints itself")
+    before = load_settings(str(run.config))
     settings = load_settings(str(run.config), overrides)
     manifest = read_json(run.manifest)
-    checkpoint = load(run.last) if run.last.exists() else None
-    before = load_settings(str(run.config))
+    checkpoint = load(run.last) if os.path.lexists(run.last) else None
     if checkpoint is not None:
-        # A checkpoint knows neither the run's name nor where its data lie.
-        data = replace(checkpoint.settings.data, dataset=before.data.dataset)
+        # A checkpoint knows neither the run's name nor where a folder of data lies.
+        data = checkpoint.settings.data
+        if is_folder(data.dataset) and is_folder(before.data.dataset):
+            data = replace(data, dataset=before.data.dataset)
         before = replace(checkpoint.settings, name=before.name, data=data)
     refused = [
         difference
@@ -81,7 +98,7 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
             + "\nonly more training.epochs can be asked for; train a new run for the rest"
         )
     threads = checkpoint.threads if checkpoint else manifest.get("threads")
-    if not isinstance(threads, int) or threads < 1:
+    if not isinstance(threads, int) or not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
     return Recorded(run, settings, checkpoint, threads, manifest)
 
@@ -94,7 +111,7 @@ def check_same_data(checkpoint: Checkpoint, data: DataSet) -> None:
 
     """
     then, now = checkpoint.data_sha256, data.sha256
-    if differing := sorted(name for name in then | now if then.get(name) != now.get(name)):
+    if differing := sorted(name for name in {*then, *now} if then.get(name) != now.get(name)):
         raise DataError(
             f"{printable(data.name)}: these are not the data the run was trained on: "
             f"{', '.join(map(printable, differing))} differ\nbring the original files back"
@@ -122,28 +139,67 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
         DataError, RunError: data or best checkpoint are not those of the run.
 
     """
-    checkpoint, run = before.checkpoint, before.run
+    checkpoint, run, manifest = before.checkpoint, before.run, before.manifest
     if checkpoint is None:
-        repair_metrics(run, [])
-        run.last.parent.mkdir(exist_ok=True)
-        return before.manifest
+        return begin(trainer, run)
     check_same_data(checkpoint, trainer.data)
-    progress = Progress.from_dict(checkpoint.snapshot.progress)
+    snapshot = checkpoint.snapshot
+    _check_position(trainer, before, snapshot)
     best = None
-    if progress.history and trainer.watched == "validation":
+    if snapshot.progress.history and trainer.watched == "validation":
         best = load(run.best)
-    trainer.restore(checkpoint.snapshot, best and best.snapshot)
-    if best is not None and trainer.best is not None:
-        epoch = best.snapshot.progress["epoch"]
-        # It may be ahead, if the process was killed before it wrote `last`.
-        if epoch != trainer.best.epoch and epoch <= progress.epoch:
-            raise RunError(
-                f"{printable(run.best)}: is of epoch {epoch}, but the best one was "
-                f"{trainer.best.epoch}\nbring the original file back"
-            )
-    trainer.seconds = float(before.manifest.get("seconds") or 0)
-    if progress.position:
-        trainer.epoch_seconds = float(before.manifest.get("unfinished_epoch_seconds") or 0)
+    trainer.restore(snapshot, best.snapshot if best else None)
+    if best is not None:
+        _check_best(trainer, before, best)
     repair_metrics(run, trainer.progress.history)
+    unfinished = _seconds(manifest, "unfinished_epoch_seconds") if snapshot.progress.position else 0
+    trainer.epoch_seconds = unfinished
+    # A run that was killed has not told how long it took: at least as long as its epochs.
+    rows = read_metrics(run)
+    epochs = sum(_seconds(row, key) for row in rows for key in ("seconds", "evaluation_seconds"))
+    trainer.seconds = max(_seconds(manifest, "seconds"), epochs + unfinished)
     write_atomically(run.config, to_yaml(before.settings).encode())
-    return before.manifest
+    # They speak of the run as it was.
+    with told("removing", run.path):
+        run.summary.unlink(missing_ok=True)
+        run.predictions.unlink(missing_ok=True)
+    return manifest
+
+
+def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> None:
+    """Refuse a checkpoint whose place in the run is none that training comes by."""
+    progress = snapshot.progress
+    steps, rest = divmod(progress.position, trainer.batch_size)
+    step = progress.epoch * trainer.steps_per_epoch + steps
+    if rest or steps >= trainer.steps_per_epoch or progress.step != step:
+        raise RunError(f"{printable(before.run.last)}: step {progress.step} is not where it says")
+    samples = len(trainer.engine.measured(trainer.watched).losses)
+    if len(snapshot.last_losses) != samples:
+        raise RunError(
+            f"{printable(before.run.last)}: losses of {len(snapshot.last_losses)} samples, "
+            f"but the {trainer.watched} set has {samples}"
+        )
+
+
+def _check_best(trainer: Trainer, before: Recorded, best: Checkpoint) -> None:
+    """Refuse a best checkpoint of another run, or of another epoch than the best one."""
+    assert before.checkpoint is not None
+    path = printable(before.run.best)
+    assert trainer.best is not None
+    mine, other = before.checkpoint.settings, best.settings
+    training = replace(other.training, epochs=mine.training.epochs)
+    if (replace(other, training=training), best.inputs) != (mine, before.checkpoint.inputs):
+        raise RunError(f"{path}: is of another run\nbring the original file back")
+    epoch, last = best.snapshot.progress.epoch, trainer.progress.epoch
+    # It may be ahead, if the process was killed before it wrote `last`.
+    if epoch not in (trainer.best.epoch, last + 1):
+        raise RunError(
+            f"{path}: is of epoch {epoch}, but the best one was "
+            f"{trainer.best.epoch}\nbring the original file back"
+        )
+
+
+def _seconds(values: dict[str, Any], key: str) -> float:
+    """Return a time that a file of the run tells; 0 if it tells none."""
+    value = values.get(key)
+    return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0

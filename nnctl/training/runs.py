@@ -1,25 +1,36 @@
-"""Run folders: what a training run leaves on disk, who may write it, and how it is read back."""
+"""Run folders: what a training run leaves on disk, who may write it, and how it is read back.
+
+A run folder may come from a stranger: nothing in it is believed, read without a limit, or written
+through a link.
+"""
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import re
 import shlex
 import shutil
+import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
-from nnctl.files import locked, write_atomically
+from nnctl.files import TEMPORARY, locked, told, write_atomically
 
-NAME = re.compile(r"[A-Za-z0-9._-]+")
+if TYPE_CHECKING:
+    from nnctl.training.events import EpochFinished
+
 LATEST = "latest"
+MAX_BYTES = 1 << 20  # of a file of a run
+MAX_METRICS_BYTES = 64 << 20  # over 100,000 epochs
+ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,28 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
     ]
 
 
+def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a file of a run: no pipe, no device, nothing without end.
+
+    Raises:
+        RunError: it is missing, not a file, or too large.
+
+    """
+    with told("reading", path):
+        try:
+            # Opening a pipe would wait for somebody who writes.
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(f"{printable(path)}: missing; the run has not come so far") from None
+        with os.fdopen(descriptor, "rb", closefd=True) as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise RunError(f"{printable(path)}: not a file")
+            if status.st_size > limit:
+                raise RunError(f"{printable(path)}: {status.st_size:,} bytes, which is too large")
+            return file.read(limit)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a run.
 
@@ -100,51 +133,52 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: the file is missing or not a JSON object.
 
     """
+    import msgspec
+
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"{printable(path)}: missing; the run has not come so far") from None
-    except (ValueError, RecursionError):
-        raise RunError(f"{printable(path)}: damaged, not JSON") from None
-    except IsADirectoryError:
-        raise RunError(f"{printable(path)}: a folder, not a file") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{printable(path)}: damaged, not a JSON object")
-    return content
+        return msgspec.json.decode(read_regular(path), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        raise RunError(f"{printable(path)}: damaged, not a JSON object") from None
 
 
 def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
     """Return the rows of a run's metrics; a torn last line is left out.
 
+    `epoch` and `step` are whole numbers, the other fields of `EpochFinished` numbers or None.
+
     Raises:
         RunError: another line is damaged.
 
     """
-    if not run.metrics.exists():
-        return []
-    lines = run.metrics.read_bytes().split(b"\n")
     rows = []
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last newline is torn
-        try:
-            row = json.loads(line)
-            rows.append({**row, "epoch": int(row["epoch"])})
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise RunError(f"{printable(run.metrics)}:{number}: damaged line") from None
+    for number, row in enumerate(_rows(run), 1):
+        if row is None:
+            raise RunError(f"{printable(run.metrics)}:{number}: damaged line")
+        rows.append(row)
     return rows
 
 
+def _rows(run: RunFolder) -> Iterator[dict[str, Any] | None]:
+    """Yield the metrics' lines as rows, None for a damaged one."""
+    import msgspec
+
+    from nnctl.training.events import EpochFinished
+
+    types: dict[str, Any] = dict.fromkeys(EpochFinished.__annotations__, float | None)
+    types |= {"epoch": int, "step": int}
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Row", list(types.items())))
+    if not run.metrics.exists():
+        return
+    for line in io.BytesIO(read_regular(run.metrics, MAX_METRICS_BYTES)):
+        if not line.endswith(b"\n"):
+            return  # torn
+        try:
+            yield msgspec.structs.asdict(decoder.decode(line))
+        except (msgspec.DecodeError, RecursionError):
+            yield None
+
+
 # Claiming and owning.
-
-
-def check_name(name: str) -> None:
-    """Refuse a run name that could not be a plain folder name.
-
-    Raises:
-        UsageError: the name has other characters than letters, digits, `.`, `_` and `-`.
-
-    """
-    if not NAME.fullmatch(name) or name.strip(".") == "":
-        raise UsageError(f"name {printable(name)!r}: use letters, digits, '.', '_' and '-'")
 
 
 def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
@@ -152,16 +186,43 @@ def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
 
     `mkdir` decides, so that runs that start at the same moment never share a folder.
     """
-    runs_dir.mkdir(parents=True, exist_ok=True)
-    taken = re.compile(re.escape(name) + r"-(\d+)")
-    numbers = (taken.fullmatch(entry.name) for entry in os.scandir(runs_dir))
-    number = max((int(match[1]) for match in numbers if match), default=0)
+    _make(runs_dir)
+    taken = re.compile(re.escape(name) + r"-(\d{1,18})")
+    number = 0
+    with told("reading", runs_dir):
+        for path in runs_dir.iterdir():
+            match = taken.fullmatch(path.name)
+            if match and not _swept(path):
+                number = max(number, int(match[1]))
     while True:
         number += 1
         path = runs_dir / f"{name}-{number:03d}"
-        with suppress(FileExistsError):
+        with told("creating", path), suppress(FileExistsError):
             path.mkdir()
             return RunFolder(path)
+
+
+def _make(folder: Path) -> None:
+    with told("creating", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a folder holds nothing but the temporary files of killed processes."""
+    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
+
+
+def _swept(path: Path) -> bool:
+    """Remove an empty folder that a process claimed and was killed; return whether it was one."""
+    try:
+        if not _is_empty(path) or time.time() - path.stat().st_mtime < ORPHANED:
+            return False
+        for leftover in path.iterdir():
+            leftover.unlink()
+        path.rmdir()
+        return True
+    except OSError:
+        return False
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -171,14 +232,17 @@ def check_free(path: Path, overwrite: bool) -> None:
         RunError: it holds something, and it is not a run that `overwrite` gives up.
 
     """
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise RunError(f"{printable(path)}: exists, and is not a folder")
-    if not any(path.iterdir()):
-        return
-    if not (path / "manifest.json").is_file():
-        raise RunError(f"{printable(path)}: holds other files; choose another --run-dir")
+    if path.name == LATEST:
+        raise UsageError(f"{printable(path)}: `latest` names the newest run; choose another name")
+    with told("opening", path):
+        if not path.exists() and not path.is_symlink():
+            return
+        if not path.is_dir():
+            raise RunError(f"{printable(path)}: exists, and is not a folder")
+        if _is_empty(path):
+            return
+        if not (path / "manifest.json").is_file():
+            raise RunError(f"{printable(path)}: holds other files; choose another --run-dir")
     if not overwrite:
         raise RunError(
             f"{printable(path)}: holds a run already\n"
@@ -192,22 +256,42 @@ def new_run(
 ) -> Iterator[RunFolder]:
     """Own a folder for a new run: `run_dir`, else the next numbered one in `runs_dir`.
 
+    If it ends before the run has begun, the folder is as it was found.
+
     Raises:
         RunError: the folder holds something already, or is in use.
 
     """
     if run_dir is None:
-        run = _claim_numbered(runs_dir, name)
+        run, is_ours = _claim_numbered(runs_dir, name), True
     else:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        run = RunFolder(run_dir)
+        run, is_ours = RunFolder(run_dir), not run_dir.exists()
+        _make(run_dir)
     with owned(run):
         check_free(run.path, overwrite)
-        for path in (run.config, run.metrics, run.summary, run.predictions, run.manifest):
+        was_empty = _is_empty(run.path)
+        # The old manifest stays until the new one is there: always one can see whose folder it is.
+        _clear(run)
+        try:
+            yield run
+        finally:
+            if was_empty and not run.config.exists():
+                with suppress(SystemFailure, OSError):
+                    _clear(run)
+                    run.manifest.unlink(missing_ok=True)
+                    if is_ours:
+                        run.path.rmdir()
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove everything of a run but its manifest; links, not what they point to."""
+    with told("clearing", run.path):
+        for path in (run.config, run.metrics, run.summary, run.predictions):
             path.unlink(missing_ok=True)
-        shutil.rmtree(run.last.parent, ignore_errors=True)
-        run.last.parent.mkdir()
-        yield run
+        if run.last.parent.is_symlink():
+            run.last.parent.unlink()
+        elif run.last.parent.exists():
+            shutil.rmtree(run.last.parent)
 
 
 @contextmanager
@@ -230,10 +314,14 @@ def point_latest(runs_dir: Path, run: RunFolder) -> None:
     """Make `runs_dir/latest` a relative link to the run, in one step."""
     if run.path.parent.resolve() != runs_dir.resolve():
         return
-    temporary = runs_dir / f".latest.{os.getpid()}"
+    # It lies in the run's folder, which nobody else writes to: nothing can come in between.
+    temporary = run.path / f"{TEMPORARY}{LATEST}"
     with suppress(OSError):  # some file systems have no links; the name is a convenience
-        temporary.symlink_to(run.path.name)
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run.path.resolve().name)
         temporary.replace(runs_dir / LATEST)
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 # Writing.
@@ -253,6 +341,15 @@ def json_line(content: Any) -> bytes:
     return msgspec.json.encode(content) + b"\n"
 
 
+def as_text(value: object) -> str:
+    r"""Return a path or an argument as JSON can hold it: bytes that are no UTF-8 are escaped.
+
+    >>> as_text("a\udcffb")
+    'a\\udcffb'
+    """
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def now() -> str:
     """Return the time as ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -262,11 +359,11 @@ def new_manifest(**facts: Any) -> dict[str, Any]:
     """Return the manifest of a run that starts now."""
     import numpy as np
 
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "blas": f"{blas['name']} {blas['version']}",
         **facts,
-        "command": shlex.join(sys.argv),
+        "command": as_text(shlex.join(sys.argv)),
         "started": now(),
         "ended": None,
         "seconds": 0.0,
@@ -274,46 +371,47 @@ def new_manifest(**facts: Any) -> dict[str, Any]:
     }
 
 
-def append_row(run: RunFolder, row: Any) -> None:
+def append_row(run: RunFolder, row: EpochFinished) -> None:
     """Append one epoch to the metrics, and return when it is on the disk.
 
     Raises:
         SystemFailure: it could not be written; the file is as it was.
 
     """
-    try:
-        with run.metrics.open("ab") as file:
-            before = file.tell()
-            try:
-                file.write(json_line(row))
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):
-                    os.truncate(file.fileno(), before)
-                raise
-    except OSError as error:
-        raise SystemFailure(
-            f"{printable(run.metrics)}: {error.strerror}; free some room, then --resume"
-        ) from None
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    data = json_line(row)
+    with (
+        told("writing", run.metrics),
+        open(os.open(run.metrics, flags, 0o666), "ab", buffering=0) as file,
+    ):
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
 
 
-def repair_metrics(run: RunFolder, history: list[Any]) -> None:
+def repair_metrics(run: RunFolder, history: list[EpochFinished]) -> None:
     """Make the metrics hold the epochs of `history` and no others.
 
     A row that is there keeps its timings; torn lines and rows past the checkpoint go.
     """
     from nnctl.training.trainer import TIMINGS
 
-    try:
-        rows = {row["epoch"]: row for row in read_metrics(run)}
-    except RunError:
-        rows = {}
+    rows = {row["epoch"]: row for row in _rows(run) if row is not None}
     lines = []
     for epoch in history:
         known = {key: value for key, value in asdict(epoch).items() if key not in TIMINGS}
         row = rows.get(epoch.epoch, {})
-        lines.append({**known, **{key: row.get(key) for key in TIMINGS}})
+        lines.append(known | {key: row.get(key) for key in TIMINGS})
     wanted = b"".join(map(json_line, lines))
-    if not run.metrics.exists() or run.metrics.read_bytes() != wanted:
+    if run.metrics.is_symlink() or not run.metrics.exists():
+        same = False
+    else:
+        same = read_regular(run.metrics, MAX_METRICS_BYTES) == wanted
+    if not same:
         write_atomically(run.metrics, wanted)

@@ -9,18 +9,19 @@ from typing import Any
 
 from nnctl.config import to_yaml
 from nnctl.errors import Diverged
-from nnctl.files import write_atomically
+from nnctl.files import told, write_atomically
 from nnctl.training.checkpoint import checkpoint_of, dump, versions
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.runs import RunFolder, append_row, new_manifest, now, to_json
+from nnctl.training.runs import RunFolder, append_row, as_text, new_manifest, now, to_json
 from nnctl.training.trainer import Trainer
 
 
 def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
-    """Write what a run has before its first step, config.yaml and manifest; return the latter.
+    """Write what a run has before its first step; return the manifest.
 
-    The config goes first: a folder with a manifest can be resumed.
+    The manifest goes first, so that the folder is known as nnctl's, and the config last: a run
+    that has one can be resumed.
     """
     manifest = new_manifest(
         versions=versions(),
@@ -28,8 +29,11 @@ def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
         seed=trainer.settings.seed,
         data_sha256=trainer.data.sha256,
     )
-    write_atomically(run.config, to_yaml(trainer.settings).encode())
     write_atomically(run.manifest, to_json(manifest))
+    write_atomically(run.metrics, b"")
+    with told("creating", run.last.parent):
+        run.last.parent.mkdir(exist_ok=True)
+    write_atomically(run.config, to_yaml(trainer.settings).encode())
     return manifest
 
 
@@ -61,7 +65,7 @@ def record(
         saved = time.monotonic()
 
     def finished(event: RunFinished) -> RunFinished:
-        event = replace(event, run_dir=str(run.path))
+        event = replace(event, run_dir=as_text(run.path))
         manifest.update(ended=now(), seconds=event.seconds)
         write_atomically(run.manifest, to_json(manifest))
         write_atomically(run.summary, to_json(event))
@@ -74,14 +78,14 @@ def record(
                 if due or stop():
                     save_last()
             elif isinstance(event, EpochFinished):
-                append_row(run, event)
                 data = dump(checkpoint_of(trainer))
+                append_row(run, event)
                 if event is trainer.best and trainer.watched == "validation":
                     write_atomically(run.best, data)
                 write_atomically(run.last, data)
                 saved = time.monotonic()
             elif isinstance(event, RunStarted):
-                event = replace(event, run_dir=str(run.path))
+                event = replace(event, run_dir=as_text(run.path))
             else:
                 test = trainer.engine.measured("test")
                 if event.test_loss is not None:

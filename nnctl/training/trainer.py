@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -46,39 +45,20 @@ class Progress:
     recent_losses: list[float] = field(default_factory=list)  # of the last steps
     history: list[EpochFinished] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without anything a clock had a hand in."""
-        plain = dict(vars(self))
-        plain["history"] = [
-            {key: value for key, value in asdict(row).items() if key not in TIMINGS}
-            for row in self.history
-        ]
-        return plain
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> Progress:
-        """Return the progress that `to_dict` made plain; its history's timings are 0.
-
-        Raises:
-            ValueError, KeyError, TypeError: `plain` is something else.
-
-        """
-        import msgspec
-
-        untimed = dict.fromkeys(TIMINGS, 0.0)
-        history = [{**row, **untimed} for row in plain["history"]]
-        return msgspec.convert({**plain, "history": history}, cls)
+    def copy(self) -> Progress:
+        """Return a progress that does not change when this one does."""
+        return replace(self, recent_losses=[*self.recent_losses], history=[*self.history])
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A trainer's whole state: arrays by name, and the progress as plain values."""
+    """A trainer's whole state."""
 
     parameters: dict[str, Array]  # and statistics, by the network's names
     optimizer: dict[str, Array]  # vectors in the network's order
     best_losses: Array  # of each watched sample at the best epoch; zeros before the first
     last_losses: Array  # at the last epoch
-    progress: dict[str, Any]
+    progress: Progress
 
 
 class Trainer:
@@ -110,6 +90,7 @@ class Trainer:
         self.progress = Progress()
         self.best: EpochFinished | None = None  # lowest watched loss, the earliest on a tie
         self._best_parameters: dict[str, Array] = {}
+        self._learning_rate = 0.0  # of the last step
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
         self.seconds = 0.0  # spent on the run, in earlier sessions too
         self._since = time.perf_counter()
@@ -197,18 +178,21 @@ class Trainer:
         """Return copies of all that `restore` needs to go on from here, bit for bit.
 
         Raises:
-            Diverged: a weight is not finite; such a state is never kept.
+            Diverged: a weight or optimizer vector is not finite; such a state is never kept.
 
         """
         self.engine.settle()
-        if not np.isfinite(self.engine.network.parameters).all():
-            raise self._diverged("a weight is not finite")
+        parameters = self._copy_parameters()
+        optimizer = {name: vector.copy() for name, vector in self.engine.state.items()}
+        for name, array in (parameters | optimizer).items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{name} is not finite")
         return Snapshot(
-            parameters=self._copy_parameters(),
-            optimizer={name: vector.copy() for name, vector in self.engine.state.items()},
+            parameters=parameters,
+            optimizer=optimizer,
             best_losses=self._best_losses.copy(),
             last_losses=self._watched_losses.copy(),
-            progress=self.progress.to_dict(),
+            progress=self.progress.copy(),
         )
 
     def restore(self, last: Snapshot, best: Snapshot | None) -> None:
@@ -219,7 +203,7 @@ class Trainer:
             vector[...] = last.optimizer[name]
         self._best_losses[:] = last.best_losses
         self._watched_losses[:] = last.last_losses
-        self.progress = Progress.from_dict(last.progress)
+        self.progress = last.progress.copy()
         for row in self.progress.history:
             if self._beats_best(row):
                 self.best = row
@@ -243,18 +227,17 @@ class Trainer:
         started = clock()
         epoch = progress.epoch + 1
         self.engine.order[:] = shuffled(self.split.train, self.settings.seed, epoch)
-        learning_rate = 0.0
         window = min(EXPLOSION_STEPS, self.steps_per_epoch)
         while progress.position < samples:
             start = progress.position
             stop = min(start + self.batch_size, samples)
-            learning_rate = self.engine.optimizer.learning_rate * self.schedule.fraction(
+            self._learning_rate = self.engine.optimizer.learning_rate * self.schedule.fraction(
                 progress.step, self.steps_per_epoch, self.steps
             )
             progress.step += 1
-            loss = self.engine.learn(start, stop, progress.step, learning_rate)
+            loss = self.engine.learn(start, stop, progress.step, self._learning_rate)
             if not math.isfinite(loss):
-                raise self._diverged(f"the batch loss is {loss}", learning_rate)
+                raise self._diverged(f"the batch loss is {loss}")
             if progress.initial_loss is None:
                 progress.initial_loss = loss
             recent = progress.recent_losses
@@ -265,20 +248,19 @@ class Trainer:
             if len(recent) == window and mean > EXPLOSION * progress.initial_loss:
                 raise self._diverged(
                     f"the batch loss has grown from {progress.initial_loss:.4g} to {mean:.4g}",
-                    learning_rate,
                 )
             progress.loss_sum += loss * (stop - start)
             progress.position = stop
             if stop < samples:  # the caller's time does not count
                 self.epoch_seconds += clock() - started
                 batch_loss = progress.loss_sum / stop
-                yield StepFinished(epoch, progress.step, batch_loss, learning_rate)
+                yield StepFinished(epoch, progress.step, batch_loss, self._learning_rate)
                 started = clock()
         self.engine.settle()
         self.epoch_seconds += clock() - started
-        yield self._finish_epoch(learning_rate)
+        yield self._finish_epoch()
 
-    def _finish_epoch(self, learning_rate: float) -> EpochFinished:
+    def _finish_epoch(self) -> EpochFinished:
         progress = self.progress
         started = time.perf_counter()
         figures: dict[str, float | None] = {}
@@ -288,7 +270,7 @@ class Trainer:
                 result = self.engine.measure(part)
                 loss, accuracy = result.loss, result.accuracy
                 if not math.isfinite(loss):
-                    raise self._diverged(f"the {part} loss is {loss}", learning_rate)
+                    raise self._diverged(f"the {part} loss is {loss}")
             figures |= {f"{part}_loss": loss, f"{part}_accuracy": accuracy}
         samples = progress.position
         row = EpochFinished(
@@ -296,7 +278,7 @@ class Trainer:
             step=progress.step,
             **figures,  # type: ignore[arg-type]  # the train figures are numbers
             batch_loss=progress.loss_sum / samples,
-            learning_rate=learning_rate,
+            learning_rate=self._learning_rate,
             seconds=self.epoch_seconds,
             evaluation_seconds=time.perf_counter() - started,
             samples_per_second=samples / max(self.epoch_seconds, 1e-9),
@@ -320,8 +302,8 @@ class Trainer:
         assert loss is not None
         return loss
 
-    def _diverged(self, what: str, learning_rate: float | None = None) -> Diverged:
-        where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-        if learning_rate is not None:
-            where += f", learning rate {learning_rate:g}"
+    def _diverged(self, what: str) -> Diverged:
+        step = self.progress.step
+        epoch = (step - 1) // self.steps_per_epoch + 1
+        where = f"epoch {epoch}, step {step}, learning rate {self._learning_rate:g}"
         return Diverged(f"training diverged: {what} ({where})\ntry a smaller learning rate")
