@@ -20,10 +20,11 @@ from nnctl.cli.options import (
     set_options,
 )
 from nnctl.cli.requirements import Requirement, check, numeric_fields, require_option
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
+    from nnctl.training.runs import RunFolder
 
 
 def _fields() -> list[str]:
@@ -116,6 +117,8 @@ def command(
         if check_only:
             print_plan(trainer, as_json=as_json)
             return
+        # From here on there is something to lose: a signal is answered after a checkpoint.
+        request = stack.enter_context(signals.deferred())
         if before is None:
             run = stack.enter_context(
                 runs.new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
@@ -127,13 +130,21 @@ def command(
                 click.echo(f"nnctl: warning: {warning}", err=True)
         runs.point_latest(runs_dir, run)
 
-        request = stack.enter_context(signals.deferred())
-        show = stack.enter_context(reporter(trainer, as_json=as_json, quiet=quiet))
-        for event in record(trainer, run, manifest, lambda: request.number is not None):
-            show(event)
+        try:
+            with reporter(trainer, as_json=as_json, quiet=quiet) as show:
+                for event in record(trainer, run, manifest, lambda: request.number is not None):
+                    show(event)
+        except signals.Ended:  # a second signal, or the first took too long to answer
+            _tell_how_to_go_on(run)
+            raise
     assert isinstance(event, RunFinished)  # the last one always is
-    if request.number is not None and event.status == "interrupted":
-        again = f"nnctl train --resume {shlex.quote(str(run.path))}"
-        click.echo(f"nnctl: stopped by a signal; go on with: {again}", err=True)
+    if request.number is not None:
+        if event.status == "interrupted":
+            _tell_how_to_go_on(run)
         raise signals.Ended(request.number)
     check(requirements, msgspec.to_builtins(event))
+
+
+def _tell_how_to_go_on(run: RunFolder) -> None:
+    again = f"nnctl train --resume {shlex.quote(str(run.path))}"
+    click.echo(f"nnctl: stopped by a signal; go on with: {printable(again)}", err=True)
