@@ -70,6 +70,11 @@ class Place:
     column: int = 0
 
     @property
+    def text(self) -> str:
+        """The whole line; empty behind the last one."""
+        return "".join(self.source.lines[self.line : self.line + 1])
+
+    @property
     def order(self) -> tuple[bool, int, int]:
         """What to sort places by: the file's, top to bottom, then those of overrides."""
         override = self.source.is_override
@@ -81,8 +86,7 @@ class Place:
             return message
         if not self.source.is_override:
             label += f":{self.line + 1}:{self.column + 1}"
-        line = "".join(self.source.lines[self.line : self.line + 1])  # none behind the last
-        if not line.strip():
+        if not (line := self.text).strip():
             return f"{label}: {message}"
         start = max(0, self.column - MAX_WIDTH * 2 // 3)
         before = printable(line[start : self.column])
@@ -235,10 +239,12 @@ def parse(source: Source, problems: Problems, path: str = "") -> Node:
     try:
         return _Parser(source, problems).document(path)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(source, mark.line, mark.column) if mark else Place(source)
+        marks = [mark for mark in (error.problem_mark, error.context_mark) if mark]
+        places = [Place(source, mark.line, mark.column) for mark in marks]
+        # What never ended is shown where it began, not at the end of the file.
+        place = next((place for place in places if place.text.strip()), Place(source))
         message = ", ".join(printable(part) for part in (error.context, error.problem) if part)
-        if "\t" in "".join(source.lines[place.line : place.line + 1])[: place.column + 1]:
+        if "\t" in place.text[: place.column + 1]:
             message += "; indent with spaces, not with tabs"
         problems.fail(place, message)
     except yaml.YAMLError as error:

@@ -190,7 +190,8 @@ def _read(config: str) -> tuple[Source, str]:
         with told("reading", Path("<stdin>")):
             return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
     path, folder = Path(config), Path(config).parent
-    if not _has_separator(config) and (path.is_dir() or not path.exists()):
+    # os.path answers where a Path would raise: for a name that is too long, say
+    if not _has_separator(config) and (os.path.isdir(path) or not os.path.exists(path)):
         path, folder = bundled_config(config).path, Path()
     with told("reading", path):
         try:
@@ -199,7 +200,7 @@ def _read(config: str) -> tuple[Source, str]:
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
-            reason = "a folder, not a file" if path.is_dir() else "there is no such file"
+            reason = "a folder, not a file" if os.path.isdir(path) else "there is no such file"
             raise ConfigError(
                 f"{printable(config)}: {reason}; `nnctl config list` names bundled configs"
             ) from None
