@@ -121,6 +121,10 @@ class Network:
         """True if a sample's output depends, in training, on the batch it is in."""
         return any(layer.couples_samples for layer in self.layers)
 
-    def _name(self, index: int, name: str) -> str:
+    def layer_name(self, index: int) -> str:
+        """Return `POSITION.KIND` of the layer at `index`."""
         kind = type(self.layers[index])
-        return f"{index}.{KINDS.get(kind, kind.__name__)}.{name}"
+        return f"{index}.{KINDS.get(kind, kind.__name__)}"
+
+    def _name(self, index: int, name: str) -> str:
+        return f"{self.layer_name(index)}.{name}"
