@@ -95,6 +95,7 @@ def command(
     from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
     from nnctl.training.engine import split_data
     from nnctl.training.evaluation import evaluate, predictions_csv
+    from nnctl.training.runs import as_text
 
     checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
     settings = checkpoint.settings
@@ -115,9 +116,9 @@ def command(
     result = evaluate(network, loss, samples, indices, batch_size)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
     report = {
-        "run_dir": printable(folder.path) if folder else None,
-        "checkpoint": printable(which),
-        "dataset": printable(data.name),
+        "run_dir": as_text(folder.path) if folder else None,
+        "checkpoint": as_text(which),
+        "dataset": as_text(data.name),
         "split": part,
         "samples": len(indices),
         "loss": result.loss,

@@ -17,10 +17,11 @@ from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import EpochFinished, RunFinished
 from nnctl.training.overfitting import watched_loss
-from nnctl.training.runs import RunFolder, read_json, read_metrics
+from nnctl.training.runs import RunFolder, as_text, read_json, read_metrics
 from nnctl.training.trainer import TIMINGS
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
+STATUSES = ("completed", "early_stopped", "interrupted", "diverged")
 VERDICTS = ("none", "overfitting", "underfitting", "undecided")
 RESULTS = (
     *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
@@ -65,8 +66,8 @@ class RunRecord:
         best_epoch = best.epoch if best and self.watched == "validation" else None
         results = {key: getattr(summary or best, key, None) for key in RESULTS}
         return {
-            "run": printable(self.name),
-            "run_dir": printable(self.run.path),
+            "run": as_text(self.name),
+            "run_dir": as_text(self.run.path),
             "started": self.manifest.started.isoformat(),
             "status": summary.status if summary else "unfinished",
             "dataset": settings.data.dataset,
@@ -108,8 +109,9 @@ def read_run(run: RunFolder) -> RunRecord:
         summary = _convert(read_json(run.summary), RunFinished, run.summary)
         found = summary.overfitting
         rests_on = (found.since_epoch, *vars(found.evidence).values())
-        if found.verdict not in VERDICTS or (found.verdict == "overfitting" and None in rests_on):
-            raise RunError(f"{printable(run.summary)}: damaged, its verdict makes no sense")
+        known = summary.status in STATUSES and found.verdict in VERDICTS
+        if not known or (found.verdict == "overfitting" and None in rests_on):
+            raise RunError(f"{printable(run.summary)}: damaged, status or verdict make no sense")
     rows = _convert(history, tuple[EpochFinished, ...], run.metrics)
     if any(row.validation_loss is None and row.test_loss is None for row in rows):
         raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")

@@ -1,0 +1,49 @@
+"""Runs that the tests of several commands look at."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nnctl.config import load_settings
+from nnctl.datasets import Source, load
+from nnctl.training import runs
+from nnctl.training.session import begin, record
+from nnctl.training.trainer import Trainer
+
+SMALL = {"data.train_size": "1000", "data.validation": "300", "training.epochs": "3"}
+RUNS = [
+    {"name": "wide"},
+    {"name": "narrow", "network.0.affine.units": "4", "optimizer.learning_rate": "0.01"},
+    {"name": "unwatched", "data.validation": "0", "training.epochs": "2"},
+]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs wide-001, narrow-001 and unwatched-001; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "runs"
+    data = load("mnist-sample", Source())
+    for overrides in RUNS:
+        settings = load_settings("quickstart", [*(SMALL | overrides).items()])
+        with (
+            closing(Trainer(settings, data, 1)) as trainer,
+            runs.new_run(None, folder, settings.name) as run,
+        ):
+            for _ in record(trainer, run, begin(trainer, run)):
+                pass
+            runs.point_latest(folder, run)
+    return folder
+
+
+@pytest.fixture
+def runs_dir(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of these runs, in the current folder's `runs`, as --runs-dir has it by default."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("NNCTL_RUNS_DIR", "NNCTL_DATA_DIR", "NNCTL_OFFLINE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copytree(trained, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs"

@@ -1,0 +1,230 @@
+"""`nnctl evaluate`, on runs trained on the bundled sample."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+
+from nnctl.cli.group import run
+from nnctl.datasets import Source, load
+from nnctl.files import bundled
+from nnctl.nn.metrics import wilson_interval
+
+Capture = pytest.CaptureFixture[str]
+
+
+def report(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    assert run(["evaluate", *arguments, "--json"]) == 0
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def refused(capsys: Capture, *arguments: str) -> tuple[int, str]:
+    code = run(["evaluate", *arguments])
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("nnctl: error: ")
+    assert "unexpected" not in errors
+    return code, errors
+
+
+def test_evaluate_agrees_with_ten_lines_of_numpy(runs_dir: Path, capsys: Capture) -> None:
+    from safetensors.numpy import load_file
+
+    found = report(capsys, "wide-001")
+    test = load("mnist-sample", Source()).test
+    w = load_file(runs_dir / "wide-001" / "checkpoints" / "best.safetensors")
+    hidden = np.maximum(test.images / 255 @ w["0.affine.weight"] + w["0.affine.bias"], 0)
+    logits = hidden @ w["2.affine.weight"] + w["2.affine.bias"]
+    logits -= logits.max(axis=1, keepdims=True)
+    predictions = logits.argmax(axis=1)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[range(2000), test.labels]
+    assert found["accuracy"] == (predictions == test.labels).mean()
+    assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+    for true in range(10):
+        row = np.bincount(predictions[test.labels == true], minlength=10)
+        assert found["confusion_matrix"][true] == row.tolist()
+
+
+def test_evaluate_json_has_the_fields_of_the_contract(runs_dir: Path, capsys: Capture) -> None:
+    found = report(capsys)  # the latest, which has no validation set
+    assert list(found) == [
+        *("run_dir", "checkpoint", "dataset", "split", "samples", "loss", "accuracy"),
+        *("accuracy_interval", "per_class", "confusion_matrix"),
+    ]
+    assert Path(found["run_dir"]).resolve() == runs_dir / "unwatched-001"
+    assert (found["checkpoint"], found["split"]) == ("last", "test")
+    assert (found["dataset"], found["samples"]) == ("mnist-sample", 2000)
+    right = sum(found["confusion_matrix"][label][label] for label in range(10))
+    assert found["accuracy"] == right / 2000
+    assert found["accuracy_interval"] == list(wilson_interval(right, 2000))
+    for label, figures in enumerate(found["per_class"]):
+        assert list(figures) == ["label", "precision", "recall", "f1", "support"]
+        assert (figures["label"], figures["support"]) == (label, 200)
+        assert figures["recall"] == found["confusion_matrix"][label][label] / 200
+
+
+def test_evaluate_gives_what_training_found_at_its_end(runs_dir: Path, capsys: Capture) -> None:
+    summary = json.loads((runs_dir / "wide-001" / "summary.json").read_bytes())
+    for split in ("test", "validation"):
+        found = report(capsys, "wide-001", "--split", split)
+        assert found["loss"] == summary[f"{split}_loss"]
+        assert found["accuracy"] == summary[f"{split}_accuracy"]
+    last = json.loads((runs_dir / "wide-001" / "metrics.jsonl").read_bytes().splitlines()[-1])
+    found = report(capsys, "wide-001", "--split", "validation", "--checkpoint", "last")
+    assert (found["checkpoint"], found["loss"]) == ("last", last["validation_loss"])
+
+
+@pytest.mark.parametrize("size", ["1", "7", "2000", "100000"])
+def test_evaluate_does_not_depend_on_the_batch_size(
+    runs_dir: Path, capsys: Capture, size: str
+) -> None:
+    found, usual = report(capsys, "--batch-size", size), report(capsys)
+    assert found["confusion_matrix"] == usual["confusion_matrix"]
+    assert found["loss"] == pytest.approx(usual["loss"], rel=1e-6)
+
+
+def test_predictions_of_the_test_set_are_the_runs_own(runs_dir: Path, tmp_path: Path) -> None:
+    assert run(["evaluate", "wide-001", "--predictions", "p.csv"]) == 0
+    own = runs_dir / "wide-001" / "test_predictions.csv"
+    assert (tmp_path / "p.csv").read_bytes() == own.read_bytes()
+
+
+def test_predictions_name_places_in_the_original_file(
+    runs_dir: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    images = load("mnist-sample", Source()).train
+    places: dict[str, list[int]] = {}
+    for split, samples in (("train", 1000), ("validation", 300)):
+        found = report(capsys, "wide-001", "--split", split, "--predictions", f"{split}.csv")
+        assert found["samples"] == samples
+        with open(tmp_path / f"{split}.csv", encoding="ascii", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["index", "label", "prediction", "probability"]
+        places[split] = [int(row["index"]) for row in rows]
+        assert [int(row["label"]) for row in rows] == images.labels[places[split]].tolist()
+        right = [row["label"] == row["prediction"] for row in rows]
+        assert sum(right) / samples == found["accuracy"]
+        assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)  # the largest of ten
+    assert set(places["train"]).isdisjoint(places["validation"])
+
+
+def test_checkpoint_file_needs_no_run_around_it(runs_dir: Path, capsys: Capture) -> None:
+    inside = report(capsys, "wide-001")
+    shutil.copy(runs_dir / "wide-001" / "checkpoints" / "best.safetensors", "alone.safetensors")
+    shutil.rmtree(runs_dir)
+    alone = report(capsys, "alone.safetensors")
+    assert (alone["run_dir"], alone["checkpoint"]) == (None, "alone.safetensors")
+    for key in ("loss", "accuracy", "confusion_matrix", "dataset"):
+        assert alone[key] == inside[key]
+    assert run(["evaluate", "alone.safetensors"]) == 0
+    assert capsys.readouterr().out.startswith("alone.safetensors: mnist-sample, test split")
+
+
+def test_require_is_decided_after_everything_is_written(
+    runs_dir: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = ["evaluate", "wide-001", "--json", "--predictions", "p.csv"]
+    assert run([*arguments, "--require", "accuracy > 0.1", "--require", "samples==2000"]) == 0
+    (tmp_path / "p.csv").unlink()
+    capsys.readouterr()
+    assert run([*arguments, "--require", "accuracy>=0.9999"]) == 3
+    output, errors = capsys.readouterr()
+    assert json.loads(output)["accuracy"] < 0.9999
+    assert "accuracy>=0.9999: accuracy is 0." in errors
+    assert (tmp_path / "p.csv").exists()
+
+
+def test_require_of_an_unknown_field_ends_before_anything_starts(
+    runs_dir: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = "--require", "test_accuracy>0.9", "--predictions", "p.csv"
+    code, errors = refused(capsys, *arguments)
+    assert code == 2
+    assert "there are samples, loss, accuracy" in errors
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "reason"),
+    [
+        (["nowhere"], 5, "no run 'nowhere'"),
+        (["nowhere.safetensors"], 5, "no such checkpoint"),
+        (["unwatched-001", "--checkpoint", "best"], 5, "best.safetensors"),
+        (["unwatched-001", "--split", "validation"], 2, "held no validation images out"),
+        (["runs/wide-001/checkpoints/last.safetensors", "--checkpoint", "best"], 2, "--checkpoint"),
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--dataset", "mnits"], 2, "did you mean mnist"),
+        (["--predictions", "nowhere/p.csv"], 1, "nowhere/p.csv"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_do(
+    runs_dir: Path, capsys: Capture, arguments: list[str], code: int, reason: str
+) -> None:
+    found, errors = refused(capsys, *arguments)
+    assert reason in errors
+    assert found == code
+
+
+def test_damaged_checkpoint_is_refused(runs_dir: Path, capsys: Capture) -> None:
+    path = runs_dir / "wide-001" / "checkpoints" / "best.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    code, errors = refused(capsys, "wide-001")
+    assert code == 5
+    assert "best.safetensors" in errors
+
+
+def test_data_that_are_not_those_of_training_are_warned_of(
+    runs_dir: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "digits"
+    shutil.copytree(bundled("data/mnist-sample"), folder)
+    checkpoint = str(runs_dir / "wide-001" / "checkpoints" / "last.safetensors")
+    assert report(capsys, checkpoint, "--dataset", "./digits")["samples"] == 2000
+    config = runs_dir / "wide-001" / "config.yaml"
+    text = config.read_text()
+    assert "mnist-sample" in text
+    config.write_text(text.replace("mnist-sample", str(folder)))
+    report(capsys, "wide-001")  # the same files at another place
+    labels = folder / "train-labels-idx1-ubyte.gz"
+    values = bytearray(gzip.decompress(labels.read_bytes()))
+    values[8] = (values[8] + 1) % 10
+    labels.write_bytes(gzip.compress(values))
+    assert run(["evaluate", "wide-001"]) == 0
+    assert "warning" in capsys.readouterr().err
+
+
+def test_evaluate_draws_the_mistakes_it_was_asked_for(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert run(["evaluate", "--errors", "5"]) == 0
+    output = capsys.readouterr().out
+    assert "Most confident mistakes (5 of " in output
+    assert output.count("image ") == 5
+    assert run(["evaluate", "--errors", "0"]) == 0
+    assert "mistakes" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_evaluate_fits_the_terminal_and_its_characters(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, width: int, locale: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LC_ALL", locale)
+    assert run(["evaluate", "wide-001"]) == 0
+    output = capsys.readouterr().out
+    assert max(map(cell_len, output.splitlines())) <= width
+    assert output.isascii() == (locale == "C")
+    assert "\x1b" not in output

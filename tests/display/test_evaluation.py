@@ -1,0 +1,100 @@
+"""The heat map of a confusion matrix, at all widths and with few characters."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from nnctl.datasets.catalogue import CATALOGUE
+from nnctl.display.evaluation import ASCII_SHADES, SHADES, HeatMap
+from nnctl.nn.functions import Array
+
+
+class Ascii(Console):
+    @property
+    def encoding(self) -> str:
+        return "ascii"
+
+
+def drawn(heat_map: HeatMap, width: int = 80, kind: type[Console] = Console) -> list[str]:
+    console = kind(file=io.StringIO(), width=width, color_system=None, highlight=False)
+    with console.capture() as capture:
+        console.print(heat_map)
+    return capture.get().splitlines()
+
+
+def confusion(classes: int = 10) -> Array:
+    counts = np.random.default_rng(0).poisson(3.0, (classes, classes))
+    np.fill_diagonal(counts, 1000)
+    return counts
+
+
+def numbers(line: str, shades: str = SHADES) -> list[int]:
+    for character in f"·.{shades}":
+        line = line.replace(character, " 0 " if character in "·." else " ")
+    return [int(word) for word in line.split()]
+
+
+@pytest.mark.parametrize(("kind", "shades"), [(Console, SHADES), (Ascii, ASCII_SHADES)])
+def test_heat_map_shows_every_count(kind: type[Console], shades: str) -> None:
+    counts = confusion()
+    head, *rows, _ = drawn(HeatMap(counts), kind=kind)
+    assert numbers(head) == list(range(10))
+    for label, row in enumerate(rows):
+        assert numbers(row, shades) == [label, *counts[label].tolist()]
+        assert row.isascii() == (kind is Ascii)
+
+
+def test_heat_map_shades_by_the_share_of_the_row() -> None:
+    counts = np.array([[50, 10, 40], [25, 975, 0], [0, 200, 1800]])  # .1 .4, .025, .1
+    _, first, second, third, legend = drawn(HeatMap(counts))
+    assert first.split() == ["0", "50", "░10", "█40"]
+    assert second.split() == ["1", "░25", "975", "·"]
+    assert third.split() == ["2", "·", "░200", "1800"]
+    assert legend == "█: up to 40.0% of a row"
+
+
+def test_heat_map_of_a_faultless_network_has_no_shade() -> None:
+    lines = drawn(HeatMap(np.diag([5, 7])))
+    assert [line.split() for line in lines] == [["0", "1"], ["0", "5", "·"], ["1", "·", "7"]]
+
+
+def test_heat_map_on_a_narrow_terminal_shows_percentages() -> None:
+    counts = np.full((10, 10), 2)
+    np.fill_diagonal(counts, 982)
+    counts[3] = [0, 0, 0, 1000, 0, 0, 0, 0, 0, 0]
+    counts[4, 5] = 102
+    counts[4, 4] -= 100
+    head, *rows, _, _ = drawn(HeatMap(counts), width=40)
+    assert head.split() == [str(label) for label in range(10)]
+    assert rows[0].split() == ["0", "98", *["░"] * 9]  # two in a thousand round to 0 %
+    assert rows[3].split() == ["3", "·", "·", "·100", *["·"] * 6]
+    assert rows[4].split() == ["4", *["░"] * 4, "88█10", *["░"] * 4]
+
+
+@pytest.mark.parametrize("classes", [2, 10, 47, 100, 256])
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_heat_map_never_exceeds_the_terminal(classes: int, width: int) -> None:
+    lines = drawn(HeatMap(confusion(classes)), width=width)
+    assert max(map(cell_len, lines)) <= width
+    if classes + 4 <= width:
+        assert len(lines) > classes
+
+
+def test_heat_map_names_classes_where_there_is_room() -> None:
+    names = CATALOGUE["fashion-mnist"].class_names
+    assert any("9 Ankle boot" in line for line in drawn(HeatMap(confusion(), names), 120))
+    assert not any("Ankle boot" in line for line in drawn(HeatMap(confusion(), names), 40))
+
+
+def test_heat_map_in_colour_keeps_the_numbers_and_needs_no_shades() -> None:
+    counts = confusion()
+    console = Console(file=io.StringIO(), width=80, color_system="truecolor", force_terminal=True)
+    with console.capture() as capture:
+        console.print(HeatMap(counts))
+    assert not any(shade in capture.get() for shade in SHADES)
+    assert "\x1b[1;37;48;2;" in capture.get()  # a background of its own for each number
