@@ -1,0 +1,166 @@
+"""`--set`: any key, on the normalised form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from nnctl.config import Settings, bundled_configs, differences, load_settings, to_dict
+
+Load = Callable[..., Settings]
+Refusal = Callable[..., str]
+
+TEXT = """\
+network:
+  - affine: 50
+  - leaky_relu
+  - affine: {units: 10, initializer: {kind: normal, std: 0.5}}
+optimizer: {kind: momentum, learning_rate: 0.5, momentum: 0.8, weight_decay: 0.1}
+training: {epochs: 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "change"),
+    [
+        ("seed", "7", "seed: 0 -> 7"),
+        ("name", "b", "name: a -> b"),
+        ("name", "2024", "name: a -> 2024"),
+        ("name", "1e3", "name: a -> 1e3"),
+        ("data.validation", "0", "data.validation: 5000 -> 0"),
+        ("data.train_size", "30", "data.train_size: null -> 30"),
+        ("network.0.affine", "100", "network.0.affine.units: 50 -> 100"),
+        ("network.0.affine.units", "100", "network.0.affine.units: 50 -> 100"),
+        ("network.1.leaky_relu", "0.2", "network.1.leaky_relu.slope: 0.01 -> 0.2"),
+        ("network.1.leaky_relu.slope", "0.2", "network.1.leaky_relu.slope: 0.01 -> 0.2"),
+        (
+            "network.2.affine.initializer.std",
+            "1",
+            "network.2.affine.initializer.std: 0.5 -> 1.0",
+        ),
+        ("optimizer.learning_rate", "1e-3", "optimizer.learning_rate: 0.5 -> 0.001"),
+        ("loss.label_smoothing", "0.1", "loss.label_smoothing: 0.0 -> 0.1"),
+        ("schedule.warmup", "0.5", "schedule.warmup: 0.0 -> 0.5"),
+        ("training.clip_norm", "1", "training.clip_norm: null -> 1.0"),
+    ],
+)
+def test_override_changes_one_thing(load: Load, key: str, value: str, change: str) -> None:
+    assert differences(load(TEXT), load(TEXT, (key, value))) == [change]
+
+
+def test_override_replaces_whole_entries(load: Load) -> None:
+    settings = load(
+        TEXT,
+        ("network.1", "tanh"),
+        ("network.0", "{dropout: 0.5}"),
+        ("optimizer", "{kind: adam, beta1: 0.5}"),
+        ("training", "{batch_size: 7}"),
+    )
+    assert [layer.kind for layer in settings.network] == ["dropout", "tanh", "affine"]
+    assert settings.optimizer.options["beta1"] == 0.5
+    assert (settings.training.epochs, settings.training.batch_size) == (16, 7)
+    assert len(load(TEXT, ("network", "[{affine: 10}]")).network) == 1
+
+
+def test_override_makes_the_mappings_on_its_way(load: Load) -> None:
+    network = "network: [{affine: 10}]"
+    settings = load(network, ("training.early_stopping.patience", "3"))
+    assert settings.training.early_stopping is not None
+    assert settings.training.early_stopping.patience == 3
+    assert load(f"{network}\ntraining:", ("training.epochs", "3")).training.epochs == 3
+    std = ("network.0.affine.initializer.std", "0.5")
+    kind = ("network.0.affine.initializer.kind", "normal")
+    initializer = load(network, kind, std).network[0].options["initializer"]
+    assert initializer == {"kind": "normal", "std": 0.5}
+
+
+def test_override_can_give_what_the_file_lacks_or_has_wrong(load: Load) -> None:
+    assert load("seed: 1", ("network", "[{affine: 10}]")).seed == 1
+    assert load("", ("network", "[{affine: 10}]")).seed == 0
+    assert load("network: [relu]\nseed: x", ("seed", "3")).seed == 3
+
+
+def test_override_of_a_kind_drops_the_old_kinds_options(load: Load) -> None:
+    optimizer = load(TEXT, ("optimizer.kind", "adam")).optimizer
+    assert optimizer == load("network: [relu]\noptimizer: adam").optimizer
+    layer = load(TEXT, ("network.2.affine.initializer.kind", "zeros")).network[2]
+    assert layer.options == {"units": 10, "initializer": {"kind": "zeros"}}
+
+
+def test_override_of_a_kind_by_itself_keeps_the_options(load: Load) -> None:
+    assert load(TEXT, ("optimizer.kind", "momentum")) == load(TEXT)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_override_of_a_kind_keeps_what_else_is_overridden(load: Load, order: int) -> None:
+    pairs = [("optimizer.kind", "adam"), ("optimizer.learning_rate", "0.3")]
+    optimizer = load(TEXT, *pairs[::order]).optimizer
+    assert (optimizer.kind, optimizer.options["learning_rate"]) == ("adam", 0.3)
+
+
+def test_last_override_of_a_key_wins(load: Load) -> None:
+    assert load(TEXT, ("seed", "1"), ("seed", "2")).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("training.epochs", "fast", "must be a whole number, not the word 'fast'\n    fast\n    ^"),
+        (
+            "training.epoch",
+            "3",
+            "unknown key 'epoch' in training; did you mean epochs?"
+            "\n    training.epoch=3\n             ^",
+        ),
+        ("trainin.epochs", "3", "did you mean training?\n    trainin.epochs=3\n    ^"),
+        ("", "3", "unknown key '' in the config"),
+        ("data..x", "3", "unknown key '' in data"),
+        ("seed.x", "3", "seed must be a whole number, not a mapping"),
+        ("training.epochs.x", "3", "training.epochs is 3: there is no 'x' in it"),
+        ("network.3", "relu", "network has no entry '3'; they are 0 to 2"),
+        ("network.-1", "relu", "network has no entry '-1'"),
+        ("network.one", "relu", "network has no entry 'one'"),
+        ("network.0.relu", "", "network.0 is affine already"),
+        ("network.0.affine.unit", "3", "unknown key 'unit' in network.0.affine"),
+        ("network.1.leaky_relu", "-1", "network.1.leaky_relu.slope must be at least 0, not -1"),
+        ("optimizer.beta1", "0.5", "unknown key 'beta1' in momentum"),
+        ("optimizer.kind", "adm", "'adm' is no optimizer; did you mean adam?\n    adm\n    ^"),
+        ("data.dataset", "minst", "'minst' is no data set"),
+        ("seed", "[1", "while parsing a flow sequence"),
+        ("seed", "1\n---\n2", "a second document"),
+        ("seed", "&a 1", "anchors are not allowed"),
+        ("seed", "1\x00", "character U+0000 is not allowed"),
+        ("name", "a b", "name must be 1 to 100 letters"),
+        ("name", "\udcff", "character U+DCFF is not allowed"),
+        ("training.early_stopping.min_delta", "1", "training.early_stopping needs patience"),
+    ],
+)
+def test_wrong_override_is_named(refusal: Refusal, key: str, value: str, message: str) -> None:
+    told = refusal(TEXT, (key, value))
+    assert told.startswith(f"--set {key}: ")
+    assert message in told
+
+
+def test_errors_of_overrides_follow_those_of_the_file(refusal: Refusal) -> None:
+    told = refusal("network: [x]\nsede: 1", ("data.validation", "-1"), ("seed", "y"))
+    starts = [line.split(": ")[0] for line in told.splitlines() if not line.startswith(" ")]
+    assert starts == ["a.yaml:1:11", "a.yaml:2:1", "--set seed", "--set data.validation"]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, below in items:
+        if isinstance(below, dict | list) and below:
+            yield from leaves(below, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", below
+
+
+@pytest.mark.parametrize("config", [config.name for config in bundled_configs()])
+def test_every_leaf_of_the_normal_form_can_be_overridden(config: str) -> None:
+    settings = load_settings(config)
+    for path, value in leaves(to_dict(settings)):
+        assert load_settings(config, [(path, json.dumps(value))]) == settings
