@@ -139,7 +139,7 @@ class SideBySide:
             return
         grid = Table.grid(expand=True, padding=(0, 1))
         for _ in self.charts:
-            grid.add_column(ratio=1)
+            grid.add_column(ratio=1, vertical="bottom")  # legends may differ in height
         grid.add_row(*self.charts)
         yield grid
 

@@ -45,7 +45,7 @@ def metric_series(rows: Sequence[Row], metric: str) -> dict[str, Series]:
     if watched == "test":
         named["test"] = "test (no validation set)"
     if metric == "gap":
-        return {watched: Series(f"gap: {watched} - train loss", gap_points(rows))}
+        return {watched: Series(f"gap: {watched} - train", gap_points(rows))}
     factor = 100 if metric == "accuracy" else 1
     return {
         part: Series(name, points(rows, f"{part}_{metric}", factor)) for part, name in named.items()

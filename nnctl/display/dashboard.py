@@ -6,7 +6,6 @@ the clock says so: never more than ten times a second, and never for more than 1
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +13,12 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment, Segments
 from rich.text import Text
 
 from nnctl.display.charts import SIDE_BY_SIDE, SideBySide
 from nnctl.display.curves import Row, accuracy_chart, best_epoch, loss_chart
-from nnctl.display.output import console
+from nnctl.display.output import console, is_terminal
+from nnctl.display.region import Region
 from nnctl.display.summary import duration
 from nnctl.display.verdict import describe
 from nnctl.errors import printable
@@ -50,7 +49,7 @@ def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
         if started < due and not isinstance(event, RunFinished):
             return
         with suppress(OSError):  # a lost terminal stops no training
-            if isinstance(event, RunFinished) and sys.stdout is not None and sys.stdout.isatty():
+            if isinstance(event, RunFinished) and is_terminal(sys.stdout):
                 region.erase()
             else:
                 view.event = event
@@ -59,43 +58,6 @@ def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
         due = started + max(INTERVAL, (now - started) / SHARE)
 
     yield show
-
-
-class Region:
-    """The lowest lines of a terminal, which are drawn over and over."""
-
-    def __init__(self, screen: Console) -> None:
-        self.screen = screen
-        self._widths: list[int] = []  # of the lines that stand there
-
-    def draw(self, content: RenderableType) -> None:
-        """Replace what stands there; what the terminal is too low for is left out."""
-        screen = self.screen
-        lines = screen.render_lines(content, pad=False)[: max(screen.height - 1, 1)]
-        with screen.capture() as capture:
-            for line in lines:
-                screen.print(Segments([*line, Segment.line()]), end="")
-        # Each line wipes what is left of the one it replaces: nothing flickers.
-        self._write(self._up() + capture.get().replace("\n", "\x1b[K\n") + "\x1b[J")
-        self._widths = [Segment.get_line_length(line) for line in lines]
-
-    def erase(self) -> None:
-        """Leave the terminal as if nothing had been drawn."""
-        self._write(self._up() + "\x1b[J")
-        self._widths = []
-
-    def _up(self) -> str:
-        """Return what moves the cursor to the first line.
-
-        A terminal that has become narrower has wrapped the lines that no longer fit.
-        """
-        width = self.screen.width
-        rows = sum(max(1, math.ceil(line / width)) for line in self._widths)
-        return f"\r\x1b[{rows}A" if rows else "\r"
-
-    def _write(self, text: str) -> None:
-        self.screen.file.write(text)
-        self.screen.file.flush()
 
 
 class View:
@@ -159,8 +121,9 @@ class View:
         for row in self._rows:
             if row["epoch"] == best:
                 loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
+                figures = [f"loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
                 yield Text(
-                    f"best epoch {best}: {trainer.watched} loss {loss:.4f}  accuracy {accuracy:.2%}"
+                    flow([f"best epoch {best}: {trainer.watched}", *figures], options.max_width)
                 )
 
     def _charts(self, width: int, room: int) -> Sequence[RenderableType]:
@@ -177,6 +140,16 @@ class View:
             for make in (loss_chart, accuracy_chart)
         ]
         return [SideBySide(charts[:count])]
+
+
+def flow(parts: Sequence[str], width: int) -> str:
+    """Return the parts in as few lines of `width` as they need, none of them broken."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + 2 + len(part) > width:
+            lines.append("")
+        lines[-1] += f"  {part}" if lines[-1] else part
+    return "\n".join(lines)
 
 
 def bar(fraction: float, width: int, options: ConsoleOptions) -> str:

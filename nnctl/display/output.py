@@ -11,7 +11,7 @@ import os
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,10 +46,14 @@ def _plain_locale() -> bool:
     return next(filter(None, names), "") in ("C", "POSIX")
 
 
-def can_redraw() -> bool:
-    """Return whether standard error is a terminal on which lines can be drawn over."""
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    return terminal and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+def is_terminal(stream: IO[str] | None) -> bool:
+    """Return whether a person reads a stream as it comes; None is a closed one."""
+    return stream is not None and stream.isatty()
+
+
+def can_redraw(stream: IO[str] | None) -> bool:
+    """Return whether a stream is a terminal on which lines can be drawn over."""
+    return is_terminal(stream) and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def print_json(content: Any) -> None:

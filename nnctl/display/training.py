@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nnctl.display.output import can_redraw, console, print_json, print_path
+from nnctl.display.output import can_redraw, console, is_terminal, print_json, print_path
 from nnctl.errors import RunError, printable
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
 
@@ -127,7 +127,7 @@ def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]
     """Yield what shows the progress on standard error; a lost one stops no training."""
     if quiet:
         yield lambda event: None
-    elif not can_redraw() or (as_json and sys.stdout is not None and sys.stdout.isatty()):
+    elif not can_redraw(sys.stderr) or (as_json and is_terminal(sys.stdout)):
         # JSON lines on the terminal that a dashboard is drawn on would tear it.
         yield _lines(trainer.settings.training.epochs)
     else:

@@ -1,0 +1,81 @@
+"""`nnctl plot`: the curves of runs, in the terminal or as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nnctl.cli.options import help_end, runs_dir_option
+from nnctl.errors import RunError, UsageError, printable
+
+
+@click.command(epilog=help_end("nnctl plot two-layer-001 two-layer-002 --log", 5))
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.option(
+    "--metric",
+    type=click.Choice(["loss", "accuracy", "gap"]),
+    default="loss",
+    show_default=True,
+    help="What to draw; gap: validation loss - training loss.",
+)
+@click.option("--log", is_flag=True, help="Draw the y axis logarithmically.")
+@click.option(
+    "--smooth",
+    metavar="W",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Draw the mean of W epochs around each.",
+)
+@click.option("--follow", is_flag=True, help="Redraw while the runs train, until they are over.")
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a picture, .svg or .png, instead.",
+)
+@runs_dir_option
+def command(
+    names: tuple[str, ...],
+    metric: str,
+    log: bool,
+    smooth: int,
+    follow: bool,
+    output: Path | None,
+    runs_dir: Path,
+) -> None:
+    """Draw the curves of one or several runs in one chart; default the latest run.
+
+    One or two runs are drawn with their training and validation curves, more with their
+    validation curves alone.
+    """
+    from nnctl.display.charts import Chart
+    from nnctl.display.output import console
+    from nnctl.display.plot import check_picture, runs_chart, write_picture
+    from nnctl.training.runs import LATEST, find_run, read_metrics
+
+    if output is not None:
+        if follow:
+            raise UsageError("--follow redraws the terminal: it can't be combined with --output")
+        check_picture(output)
+    runs = {run.path.resolve(): run for run in (find_run(n, runs_dir) for n in names or [LATEST])}
+    unique = len({path.name for path in runs}) == len(runs)
+    labels = {path: printable(path.name if unique else run.path) for path, run in runs.items()}
+
+    def chart() -> Chart:
+        rows = {labels[path]: read_metrics(run) for path, run in runs.items()}
+        height = min(max(console().height - 6, 5), 20)
+        return runs_chart(rows, metric, log=log, smooth=smooth, height=height)
+
+    if follow:
+        from nnctl.display.region import redraw_until
+
+        redraw_until(lambda: all(run.summary.exists() for run in runs.values()), chart)
+        return
+    for path, run in runs.items():
+        if not read_metrics(run):
+            raise RunError(f"{labels[path]}: no epoch is finished yet\n--follow waits for one")
+    if output is not None:
+        write_picture(output, chart())
+    else:
+        console().print(chart())
