@@ -121,7 +121,7 @@ def test_options_have_the_defaults_that_configs_rely_on(kind: str) -> None:
 
 @pytest.mark.parametrize("optimizer", ALL)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_update_keeps_dtypes_and_the_gradient(optimizer: Optimizer, dtype: type) -> None:
+def test_update_keeps_dtypes_and_the_gradient(optimizer: Optimizer, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     w, dw = (rng.normal(size=7).astype(dtype) for _ in range(2))
     before, state = dw.copy(), new_state(optimizer, w)
@@ -161,7 +161,7 @@ def test_memory_of_a_faded_gradient_leaves_the_numbers_that_are_slow(kind: str) 
     w = np.ones(3, np.float32)
     state = new_state(optimizer, w)
     for step in range(1, 5001):
-        dw = np.float32([1, 1e-3, -1e-10]) if step == 1 else np.zeros(3, np.float32)
+        dw = np.array([1, 1e-3, -1e-10] if step == 1 else [0, 0, 0], np.float32)
         optimizer.update(w, dw, state, 0.01, step)
     smallest = np.finfo(np.float32).smallest_normal
     for vector in state.values():
