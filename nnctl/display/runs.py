@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 
 from nnctl.config import to_yaml
@@ -22,6 +23,7 @@ from nnctl.errors import printable
 from nnctl.training.compare import Difference, RunRecord
 
 GAP = 2  # cells between two columns
+WIDEST = 24  # cells of a value where a column stands for a run
 
 # Field, heading, and how long it stays when the terminal is narrow: low numbers go last.
 LIST = (
@@ -77,7 +79,7 @@ class Columns:
             if not leaving.order:
                 break
             shown.remove(leaving)
-        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+        table = _table()
         for column in shown:
             table.add_column(
                 column.heading, justify="left" if column.is_text else "right", overflow="fold"
@@ -100,18 +102,22 @@ def print_comparison(
 ) -> None:
     """Print runs side by side, as they come: `settings` that differ, results, who is better."""
     out = console()
-    overviews = [record.overview() for record in records]
     names = Column("run", [printable(record.name) for record in records], is_text=True)
-    columns = [
+    results = _columns([record.overview() for record in records], RESULTS)
+    differing = [
         Column(heading, [_setting(value) for value in settings[path]])
         for path, heading in zip(settings, _short_names(settings), strict=True)
     ]
-    results = _columns(overviews, RESULTS)
-    must = [names, *columns, *(column for column in results if not column.order)]
-    if _width(must) <= out.width:
-        out.print(Columns([names, *columns, *results]))
+    needed = [names, *differing, *(column for column in results if not column.order)]
+    if _width(needed) <= out.width:
+        out.print(Columns([names, *differing, *results]))
+    elif _turned_width([names, *differing, *results]) <= out.width:
+        out.print(_turned([names, *differing, *results]))
     else:
-        out.print(_turned([names, *columns, *results]))
+        out.print(Columns([names, *results]))
+        for column in differing:
+            out.print(f"\n{column.heading}", style="bold")
+            out.print(_runs_by_value(names, column))
     if not settings:
         out.print("\nAll settings are the same.")
     if isinstance(difference, str):
@@ -154,15 +160,36 @@ def _columns(
 
 
 def _turned(columns: Sequence[Column]) -> Table:
-    """Return a row for each column, where a column for each doesn't fit."""
+    """Return a row for each column: for few runs with many settings."""
     head, *rest = columns
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column(head.heading, overflow="fold")
+    table = _table()
+    table.add_column(head.heading, no_wrap=True)
     for cell in head.cells:
-        table.add_column(cell, justify="right", overflow="fold")
+        table.add_column(cell, justify="right", overflow="fold", max_width=WIDEST)
     for column in rest:
         table.add_row(column.heading, *column.cells)
     return table
+
+
+def _turned_width(columns: Sequence[Column]) -> int:
+    runs = zip(*(column.cells for column in columns), strict=True)
+    cells = [min(max(map(cell_len, run)), WIDEST) for run in runs]
+    return max(cell_len(column.heading) for column in columns) + sum(GAP + n for n in cells)
+
+
+def _runs_by_value(names: Column, setting: Column) -> Padding:
+    """Return a row for each value of a setting: the value and the runs that have it."""
+    runs: dict[str, list[str]] = {}
+    for name, value in zip(names.cells, setting.cells, strict=True):
+        runs.setdefault(value, []).append(name)
+    table = _table(show_header=False)
+    for value, having in runs.items():
+        table.add_row(value, ", ".join(having))
+    return Padding(table, (0, 0, 0, GAP))
+
+
+def _table(**options: Any) -> Table:
+    return Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold", **options)
 
 
 def _width(columns: Sequence[Column]) -> int:
@@ -170,14 +197,15 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def _short_names(paths: Mapping[str, Any]) -> list[str]:
-    """Return each dotted path's last word, or as many as tell it from the others."""
+    """Return each dotted path's last word, or as many as tell it from other headings."""
+    taken = {"kind", *(heading for _, heading, _ in RESULTS)}
     names = []
     for path in paths:
         words = path.split(".")
         for count in range(1, len(words) + 1):
             name = ".".join(words[-count:])
             rivals = [other for other in paths if f".{other}".endswith(f".{name}")]
-            if len(rivals) == 1:
+            if len(rivals) == 1 and name not in taken:
                 break
         names.append(name)
     return names

@@ -9,15 +9,19 @@ from nnctl.training.overfitting import STANDARD_ERRORS
 
 
 def describe(verdict: Mapping[str, Any], watched: str) -> str:
-    """Return what a `Verdict` says, for a person: a line, and one on what to try if need be.
+    """Return what a `Verdict` says, for a person: a line, and what to try if need be.
 
     `verdict` has the fields of `Verdict`; `watched` is validation or test.
     """
+    said = _judgement(verdict, f"the {watched} loss")
+    if watched == "test":
+        said += "\nJudged by the test set, as no validation set was held out (data.validation)."
+    return said
+
+
+def _judgement(verdict: Mapping[str, Any], curve: str) -> str:
     evidence = verdict["evidence"]
     best, rise, error = (evidence[key] for key in ("best_epoch", "loss_rise", "standard_error"))
-    curve = f"the {watched} loss"
-    if watched == "test":
-        curve += " (no validation set was held out)"
     match verdict["verdict"]:
         case "overfitting":
             return (
@@ -35,10 +39,10 @@ def describe(verdict: Mapping[str, Any], watched: str) -> str:
         case "none" if not rise:
             return f"No overfitting: {curve} ended at its lowest."
         case "none":
-            return (
-                f"No overfitting: {curve} ended {rise:.3g} from its lowest, at epoch {best}; "
-                "that is too little, or the training loss went the same way."
-            )
+            end = f"No overfitting: {curve} ended {rise:.3g} above its best, at epoch {best}"
+            if error is not None and rise <= error:
+                return f"{end}, which is within chance: its standard error is {error:.2g}."
+            return f"{end}: too little to matter, or the training loss rose as well."
     if best is None:
         return "Overfitting is undecided: no epoch was finished."
     if rise is None:

@@ -17,7 +17,7 @@ from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import EpochFinished, RunFinished
 from nnctl.training.overfitting import watched_loss
-from nnctl.training.runs import RunFolder, as_text, read_json, read_metrics
+from nnctl.training.runs import RunFolder, as_text, read_json, read_metrics, read_regular
 from nnctl.training.trainer import TIMINGS
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
@@ -93,6 +93,9 @@ def read_run(run: RunFolder) -> RunRecord:
         RunError: one is missing, damaged, or holds something else.
 
     """
+    for path in (run.manifest, run.config):
+        if not path.exists():
+            raise RunError(f"{printable(run.path)}: not a run, it has no {path.name}")
     try:
         settings = load_settings(str(run.config))
     except ConfigError as error:
@@ -262,7 +265,7 @@ def _test_hashes(record: RunRecord) -> set[str]:
 
 def _read_predictions(run: RunFolder) -> tuple[Array, Array]:
     """Return labels and predictions (n,) from test_predictions.csv."""
-    lines = run.predictions.read_bytes().split(b"\n")
+    lines = read_regular(run.predictions).split(b"\n")
     try:
         columns = lines[0].split(b",")
         label, prediction = columns.index(b"label"), columns.index(b"prediction")

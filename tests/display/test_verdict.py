@@ -34,7 +34,8 @@ def test_underfitting_is_told_with_what_to_try() -> None:
 
 def test_none_tells_where_the_loss_ended() -> None:
     assert "ended at its lowest" in describe(verdict("none", rise=0.0), "validation")
-    assert "0.213 from its lowest, at epoch 8" in describe(verdict("none"), "validation")
+    assert "0.213 above its best, at epoch 8: too little" in describe(verdict("none"), "validation")
+    assert "within chance" in describe(verdict("none", rise=0.0105), "validation")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,11 @@ def test_undecided_tells_why(case: dict[str, Any], reason: str) -> None:
     assert reason in describe(case, "validation")
 
 
-def test_watching_the_test_set_is_said() -> None:
-    said = describe(verdict("overfitting", since=10), "test")
-    assert "the test loss (no validation set was held out)" in said
+@pytest.mark.parametrize("kind", ["overfitting", "none", "underfitting", "undecided"])
+def test_watching_the_test_set_is_said(kind: str) -> None:
+    said = describe(verdict(kind, since=10), "test")
+    assert said.endswith(
+        "Judged by the test set, as no validation set was held out (data.validation)."
+    )
     assert "validation loss" not in said
+    assert "Judged" not in describe(verdict(kind, since=10), "validation")

@@ -1,0 +1,327 @@
+"""`nnctl runs`: runs that were trained, and folders that somebody else filled."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from nnctl.cli.group import run
+from nnctl.config import load_settings
+from nnctl.nn.metrics import mcnemar
+
+Capture = pytest.CaptureFixture[str]
+
+
+def output(capsys: Capture, *arguments: str) -> str:
+    assert run(["runs", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def listed(capsys: Capture, *arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output(capsys, "list", "--json", *arguments).splitlines()]
+
+
+def compared(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(output(capsys, "compare", "--json", *arguments))
+    return content
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
+
+
+def started(runs_dir: Path, **times: str) -> None:
+    for name, time in times.items():
+        edit(runs_dir / f"{name}-001" / "manifest.json", started=f"2026-01-01T{time}+00:00")
+
+
+def write_predictions(run_dir: Path, right: str) -> None:
+    """Write predictions of 0 for images whose label is 0 where `right` has a 1, else 1."""
+    rows = [f"{i},{0 if c == '1' else 1},0,0.9" for i, c in enumerate(right)]
+    lines = ["index,label,prediction,probability", *rows, ""]
+    (run_dir / "test_predictions.csv").write_text("\n".join(lines))
+
+
+# list
+
+
+def test_list_has_the_newest_run_first(runs_dir: Path, capsys: Capture) -> None:
+    started(runs_dir, wide="10:00:00", narrow="12:00:00", unwatched="11:00:00")
+    names = [row["run"] for row in listed(capsys)]
+    assert names == ["narrow-001", "unwatched-001", "wide-001"]
+    lines = output(capsys, "list").splitlines()
+    assert [line.split()[0] for line in lines] == ["run", *names]
+
+
+def test_list_tells_key_settings_and_results(runs_dir: Path, capsys: Capture) -> None:
+    (row,) = listed(capsys, "narrow-001")
+    summary = json.loads((runs_dir / "narrow-001" / "summary.json").read_bytes())
+    for key in ("status", "epochs", "best_epoch", "validation_accuracy", "test_loss", "seconds"):
+        assert row[key] == summary[key]
+    assert row["verdict"] == summary["overfitting"]["verdict"]
+    assert (row["units"], row["optimizer"], row["learning_rate"]) == ("4-10", "momentum", 0.01)
+    assert (row["dataset"], row["batch_size"], row["seed"]) == ("mnist-sample", 100, 0)
+    assert row["run_dir"] == "runs/narrow-001"
+
+
+def test_list_csv_says_the_same_as_json(runs_dir: Path, capsys: Capture) -> None:
+    rows = list(csv.DictReader(io.StringIO(output(capsys, "list", "--csv"))))
+    expected = listed(capsys)
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row == {key: "" if value is None else str(value) for key, value in other.items()}
+
+
+def test_list_sorts_by_a_field_best_first(runs_dir: Path, capsys: Capture) -> None:
+    def order(field: str) -> list[str]:
+        return [row["run"].removesuffix("-001") for row in listed(capsys, "--by", field)]
+
+    assert order("validation_accuracy") == ["wide", "narrow", "unwatched"]  # the last has none
+    assert order("validation_loss") == ["wide", "narrow", "unwatched"]
+    assert order("optimizer.learning_rate")[0] == "narrow"
+    assert order("epochs")[0] == "unwatched"
+    assert order("run") == ["narrow", "unwatched", "wide"]
+
+
+@pytest.mark.parametrize("command", ["list", "compare"])
+def test_unknown_field_is_a_usage_error(runs_dir: Path, capsys: Capture, command: str) -> None:
+    assert run(["runs", command, "--by", "test_acuracy"]) == 2
+    assert "did you mean test_accuracy?" in capsys.readouterr().err
+    assert run(["runs", command, "--csv", "--json"]) == 2
+
+
+def test_list_names_folders_that_are_no_runs_in_a_warning(runs_dir: Path, capsys: Capture) -> None:
+    (runs_dir / "foreign").mkdir()
+    (runs_dir / "a file").write_text("")
+    (runs_dir / "wide-001" / "summary.json").write_text("{")
+    (runs_dir / "unwatched-001" / "config.yaml").write_text("network: 3")
+    assert run(["runs", "list", "--json"]) == 0
+    out, errors = capsys.readouterr()
+    assert [json.loads(line)["run"] for line in out.splitlines()] == ["narrow-001"]
+    warnings = [line for line in errors.splitlines() if line.startswith("nnctl: warning: ")]
+    assert len(warnings) == 3
+    assert "runs/foreign: not a run, it has no manifest.json" in warnings[0]
+    assert "runs/unwatched-001: its config can't be used" in warnings[1]
+    assert "runs/wide-001/summary.json: damaged" in warnings[2]
+
+
+def test_list_of_an_empty_folder_is_empty(runs_dir: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "none").mkdir()
+    for form in ([], ["--json"], ["--csv"]):
+        assert output(capsys, "list", "--runs-dir", "none", *form) == ""
+    assert run(["runs", "list", "--runs-dir", "missing"]) == 5
+    assert "missing: no such folder" in capsys.readouterr().err
+
+
+def test_run_that_is_under_way_is_listed_by_its_metrics(runs_dir: Path, capsys: Capture) -> None:
+    (before,) = listed(capsys, "wide-001")
+    for name in ("summary.json", "test_predictions.csv"):
+        (runs_dir / "wide-001" / name).unlink()
+    (row,) = listed(capsys, "wide-001")
+    assert (row["status"], row["verdict"], row["test_accuracy"]) == ("unfinished", None, None)
+    for key in ("epochs", "best_epoch", "validation_accuracy", "train_loss"):
+        assert row[key] == before[key]
+    assert "3 epochs so far" in output(capsys, "show", "wide-001")
+    (runs_dir / "wide-001" / "metrics.jsonl").unlink()
+    (row,) = listed(capsys, "wide-001")
+    assert (row["epochs"], row["best_epoch"], row["validation_loss"]) == (0, None, None)
+    assert "no epoch is finished yet" in output(capsys, "show", "wide-001")
+
+
+# Folders filled by a stranger.
+
+WRONG = [
+    ("summary.json", {"status": 3}),
+    ("summary.json", {"status": "\x1b[31mred"}),
+    ("summary.json", {"validation_accuracy": "0.9"}),
+    ("summary.json", {"best_epoch": 1.5}),
+    ("summary.json", {"overfitting": None}),
+    ("summary.json", {"overfitting": {"verdict": "overfitting", "evidence": {}}}),
+    ("manifest.json", {"started": "yesterday"}),
+    ("manifest.json", {"started": "\x1b]0;title\x07"}),
+    ("manifest.json", {"threads": "two"}),
+    ("manifest.json", {"data_sha256": ["a"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), WRONG)
+def test_run_with_values_of_the_wrong_kind_is_damaged(
+    runs_dir: Path, capsys: Capture, name: str, changes: dict[str, Any]
+) -> None:
+    edit(runs_dir / "wide-001" / name, **changes)
+    for arguments in (["show", "wide-001"], ["list", "wide-001"], ["compare", "wide-001"]):
+        assert run(["runs", *arguments]) == 5
+        out, errors = capsys.readouterr()
+        assert out == ""
+        assert errors.startswith(f"nnctl: error: runs/wide-001/{name}: damaged")
+        assert errors.replace("\n", "").isprintable()
+
+
+def test_claim_of_overfitting_without_evidence_is_damaged(runs_dir: Path, capsys: Capture) -> None:
+    path = runs_dir / "wide-001" / "summary.json"
+    claim = json.loads(path.read_bytes())["overfitting"] | {"verdict": "overfitting"}
+    claim["evidence"]["standard_error"] = None
+    edit(path, overfitting=claim)
+    assert run(["runs", "show", "wide-001"]) == 5
+    assert "verdict" in capsys.readouterr().err
+
+
+def test_metrics_without_a_watched_loss_are_damaged(runs_dir: Path, capsys: Capture) -> None:
+    path = runs_dir / "wide-001" / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"validation_loss":', '"validation_loss":null,"x":'))
+    assert run(["runs", "show", "wide-001"]) == 5
+    assert "metrics.jsonl: damaged" in capsys.readouterr().err
+
+
+def test_names_and_messages_reach_the_terminal_escaped(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    (runs_dir / "wide-001").rename(runs_dir / "a\x1b[31m\nb")
+    (runs_dir / "unwatched-001").rename(runs_dir / "c\udcff")
+    shutil.rmtree(runs_dir / "narrow-001")
+    (runs_dir / "d\x1b[2J").mkdir()
+    for arguments in (["list"], ["compare"], ["list", "--csv"], ["list", "--json"]):
+        assert run(["runs", *arguments]) == 0
+        out, errors = capsys.readouterr()
+        if arguments != ["list", "--csv"]:  # whose quotes hold a newline as it is
+            assert "\x1b" not in out + errors
+        assert r"d\x1b[2J" in errors
+        assert "c\\udcff" in out.replace("\\\\", "\\")
+
+
+# show
+
+
+def test_show_json_holds_config_figures_and_metrics(runs_dir: Path, capsys: Capture) -> None:
+    content = json.loads(output(capsys, "show", "wide-001", "--json"))
+    summary = json.loads((runs_dir / "wide-001" / "summary.json").read_bytes())
+    assert content["overfitting"] == summary["overfitting"]
+    assert content["config"]["training"]["epochs"] == 3
+    assert content["config"]["network"][1] == {"relu": {}}
+    lines = (runs_dir / "wide-001" / "metrics.jsonl").read_text().splitlines()
+    assert content["metrics"] == [json.loads(line) for line in lines]
+
+
+def test_show_prints_a_config_that_trains_again(runs_dir: Path, capsys: Capture) -> None:
+    out = output(capsys, "show", "wide-001")
+    text = out[out.index("name: wide") :].split("\n\n")[0]
+    Path("again.yaml").write_text(text)
+    assert load_settings("again.yaml") == load_settings("runs/wide-001/config.yaml")
+
+
+def test_show_defaults_to_the_latest_run(runs_dir: Path, capsys: Capture) -> None:
+    out = output(capsys, "show")
+    assert out.startswith("unwatched-001: completed")
+    assert "Judged by the test set, as no validation set was held out" in " ".join(out.split())
+    assert run(["runs", "show", "nowhere"]) == 5
+
+
+# compare
+
+
+def test_compare_shows_only_the_settings_that_differ(runs_dir: Path, capsys: Capture) -> None:
+    content = compared(capsys, "narrow-001", "wide-001")
+    assert content["settings"] == ["network.0.affine.units", "optimizer.learning_rate"]
+    best, other = content["runs"]
+    assert (best["run"], other["run"]) == ("wide-001", "narrow-001")
+    assert best["settings"] == {"network.0.affine.units": 50, "optimizer.learning_rate": 0.1}
+    assert other["settings"] == {"network.0.affine.units": 4, "optimizer.learning_rate": 0.01}
+    head, first, second, *_ = output(capsys, "compare", "narrow-001", "wide-001").splitlines()
+    assert head.split()[:3] == ["run", "units", "learning_rate"]
+    assert first.split()[:3] == ["wide-001", "50", "0.1"]
+    assert second.split()[:3] == ["narrow-001", "4", "0.01"]
+    rows = list(csv.DictReader(io.StringIO(output(capsys, "compare", "--csv"))))
+    assert [row["run"] for row in rows] == ["wide-001", "narrow-001", "unwatched-001"]
+    assert [row["network.0.affine.units"] for row in rows] == ["50", "4", "50"]
+    assert [row["data.validation"] for row in rows] == ["300", "300", "0"]
+
+
+def test_compare_takes_networks_of_other_layers_as_one_setting(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    path = runs_dir / "narrow-001" / "config.yaml"
+    path.write_text(path.read_text().replace("- relu", "- tanh\n- dropout: 0.5"))
+    content = compared(capsys, "narrow-001", "wide-001")
+    assert content["settings"] == ["network", "optimizer.learning_rate"]
+    networks = [entry["settings"]["network"] for entry in content["runs"]]
+    assert networks == ["affine 50, relu, affine 10", "affine 4, tanh, dropout 0.5, affine 10"]
+
+
+def test_compare_of_a_run_with_itself_differs_in_nothing(runs_dir: Path, capsys: Capture) -> None:
+    content = compared(capsys, "wide-001", "wide-001")
+    assert content["settings"] == []
+    assert content["difference"]["p_value"] == 1
+    assert "All settings are the same." in output(capsys, "compare", "wide-001", "wide-001")
+
+
+def test_compare_tests_the_best_two_by_mcnemar(runs_dir: Path, capsys: Capture) -> None:
+    labels = "1" * 30  # all images are zeros in one file, so the other must agree on labels
+    write_predictions(runs_dir / "wide-001", labels)
+    (runs_dir / "narrow-001" / "test_predictions.csv").write_text(
+        "index,label,prediction,probability\n"
+        + "".join(f"{i},0,{1 if i < 8 else 0},0.9\n" for i in range(30))
+    )
+    found = compared(capsys, "wide-001", "narrow-001")["difference"]
+    assert (found["first"], found["second"], found["samples"]) == ("wide-001", "narrow-001", 30)
+    assert (found["only_first"], found["only_second"]) == (8, 0)
+    assert found["p_value"] == pytest.approx(2 / 256) == pytest.approx(mcnemar(8, 0))
+    assert found["beyond_chance"] is True
+    said = " ".join(output(capsys, "compare", "wide-001", "narrow-001").split())
+    assert "differ by more than chance on the 30 test images: 8 only wide-001 got right" in said
+    write_predictions(runs_dir / "narrow-001", labels)
+    assert compared(capsys, "wide-001", "narrow-001")["difference"]["beyond_chance"] is False
+
+
+def test_compare_does_not_test_what_was_tested_on_other_images(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    pair = ("wide-001", "narrow-001")
+    write_predictions(runs_dir / "narrow-001", "1" * 30)
+    reason = "wide-001 and narrow-001 were tested on different images"
+    content = compared(capsys, *pair)
+    assert (content["difference"], content["reason"]) == (None, reason)
+    shutil.copy(runs_dir / "wide-001" / "test_predictions.csv", runs_dir / "narrow-001")
+    assert compared(capsys, *pair)["reason"] is None
+    edit(runs_dir / "narrow-001" / "manifest.json", data_sha256={"t10k-images-idx3-ubyte": "0"})
+    assert compared(capsys, *pair)["reason"] == reason
+    (runs_dir / "narrow-001" / "test_predictions.csv").unlink()
+    assert compared(capsys, *pair)["reason"] == "narrow-001 has not been tested yet"
+    assert "narrow-001 has not been tested yet." in output(capsys, "compare", *pair)
+
+
+@pytest.mark.parametrize("content", ["", "index,label\n", "label,prediction\n1\n", "\x00" * 99])
+def test_damaged_predictions_are_named(runs_dir: Path, capsys: Capture, content: str) -> None:
+    (runs_dir / "wide-001" / "test_predictions.csv").write_text(content)
+    assert run(["runs", "compare", "wide-001", "narrow-001"]) == 5
+    assert "wide-001/test_predictions.csv: damaged" in capsys.readouterr().err
+
+
+# What a person sees.
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_runs_fit_the_terminal_and_its_characters(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, width: int, locale: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LC_ALL", locale)
+    listing, comparison = output(capsys, "list"), output(capsys, "compare")
+    for text in (listing, comparison):
+        assert max(map(cell_len, text.splitlines())) <= width
+        assert text.isascii()
+        for name in ("wide-001", "narrow-001", "unwatched-001"):
+            assert name in text
+    assert "validation" in listing
+    for shown in ("units", "learning_rate", "epochs", "validation"):
+        assert shown in comparison
+    shown = output(capsys, "show", "wide-001")
+    assert shown.isascii() == (locale == "C")
