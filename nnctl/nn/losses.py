@@ -47,7 +47,7 @@ class SoftmaxWithLoss(Loss):
     def forward(self, outputs: Array, labels: Array) -> float:
         """Return the mean cross-entropy, in nats."""
         # (classes, batch): the sums over ten classes are then sums of ten long rows
-        z = np.ascontiguousarray(outputs.T)
+        z = outputs.T.copy()  # for a batch of one, the transpose alone is contiguous
         z -= np.maximum.reduce(z, axis=0)
         self.label_places = labels, np.arange(len(labels))
         s = self.label_smoothing
