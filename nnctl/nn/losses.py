@@ -58,18 +58,18 @@ class SoftmaxWithLoss(Loss):
         total = np.add.reduce(y, axis=0)
         y /= total
         self.y = y
-        return float((np.log(total) - target_logit).mean(dtype=np.float64))
+        losses = np.log(total) - target_logit
+        return float(np.add.reduce(losses, dtype=np.float64)) / len(labels)
 
     def backward(self, dout: float = 1.0) -> Array:
         """Return (y - t) dout / batch."""
         classes, batch = self.y.shape
-        s = self.label_smoothing
-        dz = self.y.copy()
-        dz[self.label_places] -= 1 - s
+        s, scale = self.label_smoothing, dout / batch
+        dz: Array = np.multiply(self.y, scale)
+        dz[self.label_places] -= (1 - s) * scale
         if s:
-            dz -= s / classes
-        dz *= dout / batch
-        return np.ascontiguousarray(dz.T)
+            dz -= s / classes * scale
+        return dz.T
 
     def per_sample(self, outputs: Array, labels: Array) -> Array:
         """Return log sum exp(z) - z[label] of each sample, in nats."""

@@ -50,19 +50,20 @@ class Optimizer(Options):
 
 
 FLUSH_EVERY = 16  # steps
-TINY = 1e-30
+TINY = 1e-28
 
 
 def _discount(memory: Array, factor: float, step: int) -> None:
-    """Multiply `memory` by `factor`; now and then set what has faded to 0.
+    """Multiply `memory` by `factor`; now and then let what has faded become 0.
 
     The gradient of a pixel that is dark in every batch is 0, and its memory would fade below
-    the normal numbers, where a processor computes a hundred times slower. What is flushed is
-    far too small to move a weight.
+    the normal numbers, where some processors compute a hundred times slower. What is far below
+    `TINY` is lost when that is added and taken away again: it could never have moved a weight.
     """
     memory *= factor
     if step % FLUSH_EVERY == 0:
-        memory[np.abs(memory) < TINY] = 0
+        memory += TINY
+        memory -= TINY
 
 
 @dataclass(eq=False)

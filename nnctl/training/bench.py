@@ -12,17 +12,22 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nnctl.config import Settings
+from nnctl.datasets import DataSet
 from nnctl.nn.layers import Affine
 from nnctl.nn.network import Network
-from nnctl.training.engine import Engine
+from nnctl.training.engine import Engine, split_data
+from nnctl.training.threads import usable_cores
 from nnctl.training.workers import share
 
 BLOCK_SECONDS = 0.05
 BLOCKS = 7  # of which the median counts
+SLOWLY = 1e-3  # times the learning rate: does not diverge, and costs the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,27 +56,59 @@ class Benchmark:
     products_seconds: float  # the bare matrix products of a member's share
     products_gflops: float
     ratio: float  # step_seconds / products_seconds
+    step_seconds_by_threads: dict[int, float]  # with the counts that could be asked for instead
 
 
-def measure(engine: Engine, batch_size: int) -> Benchmark:
-    """Run steps of `engine` for about two seconds; its weights are spoilt by that."""
-    engine.order[:] = np.arange(len(engine.order))
+def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchmark:
+    """Measure steps of the network that `settings` describe; without `threads` the rule decides.
+
+    Raises:
+        ConfigError: the settings ask for more images than there are.
+
+    """
+    split = split_data(settings, data)
+    batch_size = min(settings.training.batch_size, len(split.train))
+
+    def engine(threads: int | None) -> Engine:
+        return Engine(settings, data, split, batch_size, threads)
+
+    with closing(engine(threads)) as chosen:
+        result = _measure(chosen, batch_size)
+    others = {}
+    if chosen.team.size > 1 or not chosen.network.couples_samples:
+        for count in range(1, usable_cores() + 1):
+            if count != chosen.threads:
+                with closing(engine(count)) as other:
+                    others[count] = _median(_steps(other, batch_size))
+                    other.settle()
+    by_threads = {chosen.threads: result.step_seconds, **others}
+    return replace(result, step_seconds_by_threads=dict(sorted(by_threads.items())))
+
+
+def _steps(engine: Engine, batch_size: int) -> Callable[[], None]:
+    """Return what takes the next step of `engine`; the steps spoil its weights."""
+    engine.order[:] = np.random.default_rng(0).permutation(len(engine.order))
     engine.start()
     starts = itertools.cycle(range(0, len(engine.order) - batch_size + 1, batch_size))
     steps = itertools.count(1)
-    rate = engine.optimizer.learning_rate * 1e-3  # does not diverge, and costs the same
+    rate = engine.optimizer.learning_rate * SLOWLY
 
     def step() -> None:
         start = next(starts)
         engine.learn(start, start + batch_size, next(steps), rate)
 
-    whole = _median(step)
+    return step
+
+
+def _measure(engine: Engine, batch_size: int) -> Benchmark:
+    """Time whole steps of `engine`, and then each phase of them alone."""
+    whole = _median(_steps(engine, batch_size))
     engine.settle()
-    mine = share(batch_size, 0, engine.team.size)
-    indices = engine.order[:batch_size][mine].copy()
-    network, loss = engine.network, engine.loss
+    member = engine.members[0]
+    indices = engine.order[:batch_size][share(batch_size, 0, engine.team.size)].copy()
+    network, loss = member.network, member.loss
     labels = engine.labels[indices]
-    x = engine.gather(indices)
+    x = member.gather(indices)
     outputs = network.forward(x, training=True)
     loss.forward(outputs, labels)
     dout = loss.backward()
@@ -80,12 +117,14 @@ def measure(engine: Engine, batch_size: int) -> Benchmark:
         loss.forward(outputs, labels)
         loss.backward()
 
+    steps = itertools.count(1)
+    rate = engine.optimizer.learning_rate * SLOWLY
     phases = {
-        "gather": _median(lambda: engine.gather(indices)),
+        "gather": _median(lambda: member.gather(indices)),
         "forward": _median(lambda: network.forward(x, training=True)),
         "loss": _median(forward_and_back),
         "backward": _median(lambda: network.backward(dout)),
-        "optimizer": _median(lambda: engine.update_weights(next(steps), rate)),
+        "optimizer": _median(lambda: member.update(next(steps), rate)),
     }
     products, operations = _products(network, len(indices))
     bare = _median(products)
@@ -100,6 +139,7 @@ def measure(engine: Engine, batch_size: int) -> Benchmark:
         products_seconds=bare,
         products_gflops=operations / bare / 1e9,
         ratio=whole / bare,
+        step_seconds_by_threads={},
     )
 
 

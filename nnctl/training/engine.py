@@ -1,12 +1,14 @@
 """One step of training, or one measurement, computed by a team of processes.
 
-Each member has its share of a mini-batch's samples on the way forward and back, and its share of
-the parameters in the update. What they share lies in memory that all of them see.
+A step is two tasks. First each rank takes its share of the mini-batch's samples forward and back;
+then each adds up its part of everybody's gradients and updates that part of the parameters.
+What the ranks share lies in memory that all processes see.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,9 @@ from nnctl.datasets.batches import Gatherer, Split, split
 from nnctl.errors import ConfigError
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS, Dropout
-from nnctl.nn.losses import LOSSES
+from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.network import Network
-from nnctl.nn.optimizers import OPTIMIZERS
+from nnctl.nn.optimizers import OPTIMIZERS, Optimizer, State
 from nnctl.nn.randomness import Concern, generator
 from nnctl.training.evaluation import Evaluation, chunks, evaluate_chunk
 from nnctl.training.threads import choose_threads, usable_cores
@@ -27,7 +29,7 @@ from nnctl.training.workers import Team, share
 
 CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epoch
 
-LEARN, MEASURE = range(2)  # the team's tasks
+LEARN, ADD_UP, UPDATE, MEASURE = range(4)  # the team's tasks
 
 
 def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
@@ -56,6 +58,42 @@ def split_data(settings: Settings, data: DataSet) -> Split:
         ) from None
 
 
+@dataclass(frozen=True)
+class Member:
+    """What one rank computes with: its own arrays, and its part of what all ranks share."""
+
+    gather: Gatherer
+    network: Network  # over the shared parameters, with gradients of its own
+    loss: Loss
+    optimizer: Optimizer
+    w: Array  # its part of the parameters ...
+    decayed: Array  # ... and of those that weight decay acts on
+    dw: Array  # its part of its own gradients ...
+    others: list[Array]  # ... and of every other rank's
+    state: State  # its part of the optimizer's vectors
+
+    def learn(self, indices: Array, labels: Array, weight: float) -> float:
+        """Go forward and back with the samples at `indices`; return their mean loss.
+
+        Loss and gradients are multiplied by `weight`, the samples' share of the batch.
+        """
+        outputs = self.network.forward(self.gather(indices), training=True)
+        loss = self.loss.forward(outputs, labels)
+        self.network.backward(self.loss.backward(weight))
+        return weight * loss
+
+    def add_up(self) -> None:
+        """Add the other ranks' gradients to `dw`."""
+        dw = self.dw
+        for other in self.others:
+            dw += other
+
+    def update(self, step: int, learning_rate: float) -> None:
+        """Apply the optimizer to this part of the parameters."""
+        self.optimizer.decay(self.decayed, learning_rate)
+        self.optimizer.update(self.w, self.dw, self.state, learning_rate, step)
+
+
 class Engine:
     """A network, its optimizer and the team that runs them."""
 
@@ -69,22 +107,34 @@ class Engine:
             plan.size, batch_size, plan.couples_samples, usable_cores()
         )
         self.team = Team(1 if plan.couples_samples else self.threads)
-        allocate = self.team.allocate
-        self.network = build_network(settings, inputs, allocate=allocate)
+        allocate, size = self.team.allocate, plan.size
+        networks = [build_network(settings, inputs, allocate=allocate) for _ in self.team.ranks]
+        self.network = networks[0]
         self.network.initialize(settings.seed)
-        self.loss = build(LOSSES, settings.loss)
+        for network in networks[1:]:
+            network.bind(self.network.parameters, network.gradients)
         self.optimizer = build(OPTIMIZERS, settings.optimizer)
-        self.seed, self.clip_norm = settings.seed, settings.training.clip_norm
-
-        size = self.network.size
         self.state = {name: allocate(size, np.float32) for name in self.optimizer.state_names}
+        self.members = []
+        for rank, network in enumerate(networks):
+            part = share(size, rank, self.team.size)
+            member = Member(
+                gather=Gatherer(data.train.images),
+                network=network,
+                loss=build(LOSSES, settings.loss),
+                optimizer=build(OPTIMIZERS, settings.optimizer),
+                w=network.parameters[part],
+                decayed=network.parameters[: network.decayed][part],
+                dw=network.gradients[part],
+                others=[other.gradients[part] for other in networks if other is not network],
+                state={name: vector[part] for name, vector in self.state.items()},
+            )
+            self.members.append(member)
+        self._losses = allocate(self.team.size, np.float64)  # of each share
+        self._squares = allocate(self.team.size, np.float64)  # of each part of the gradient norm
         self.order = allocate(len(split.train), np.intp)  # of the samples in this epoch
-        self._gradients = [self.network.gradients]  # of each member's share of the batch
-        self._gradients += [allocate(size, np.float32) for _ in range(1, self.team.size)]
-        self._losses = allocate(self.team.size, np.float64)  # each member's share of the loss
-        self._squares = allocate(self.team.size, np.float64)  # and of the squared gradient norm
         self.labels = data.train.labels.astype(np.intp)
-        self.gather = Gatherer(data.train.images)
+        self.seed, self.clip_norm = settings.seed, settings.training.clip_norm
 
         curve = split.train
         if len(curve) > CURVE_SAMPLES:
@@ -102,7 +152,8 @@ class Engine:
 
     def start(self) -> None:
         """Fork the workers."""
-        self.team.start([self._learn, self._measure])
+        with np.errstate(all="ignore"):  # for their whole life
+            self.team.start([self._learn, self._add_up, self._update, self._measure])
 
     def close(self) -> None:
         """End the workers."""
@@ -113,8 +164,12 @@ class Engine:
 
         The update may still be under way in other members: `settle` before reading weights.
         """
-        self.team.run(LEARN, start, stop, step, learning_rate)
-        return float(self._losses.sum())
+        with np.errstate(all="ignore"):  # divergence is found in the loss
+            self.team.run(LEARN, start, stop, step)
+            if self.clip_norm:
+                self.team.run(ADD_UP)
+            self.team.run(UPDATE, step, learning_rate)
+        return math.fsum(self._losses.tolist())
 
     def settle(self) -> None:
         """Wait until no member computes."""
@@ -122,72 +177,49 @@ class Engine:
 
     def measure(self, part: str) -> Evaluation:
         """Measure the network on `train` (some of it), `validation` or `test`."""
-        self.team.run(MEASURE, list(self._measured).index(part))
-        self.team.settle()
+        with np.errstate(all="ignore"):
+            self.team.run(MEASURE, list(self._measured).index(part))
+            self.team.settle()
         return self.measured(part)
 
     def measured(self, part: str) -> Evaluation:
         """Return what `measure` found last; it is overwritten by the next measurement."""
         return self._measured[part][2]
 
-    # What every member of the team does at the same time, each on its share.
+    # The team's tasks: what is done for one rank.
 
-    def _learn(self, start: float, stop: float, step: float, learning_rate: float) -> None:
-        """Learn from one mini-batch: forward, loss, backward, update."""
-        rank, batch = self.team.rank, int(stop - start)
-        gradients = self._gradients[rank]
-        if self.network.gradients is not gradients:  # a worker's first step
-            self.network.bind(self.network.parameters, gradients)
-        mine = share(batch, rank, self.team.size)
-        indices = self.order[int(start) : int(stop)][mine]
-        weight = len(indices) / batch  # of this share's mean loss in the batch's
-        with np.errstate(all="ignore"):  # divergence is found in the loss
-            if len(indices):
-                self._set_dropout(int(step))
-                outputs = self.network.forward(self.gather(indices), training=True)
-                self._losses[rank] = weight * self.loss.forward(outputs, self.labels[indices])
-                self.network.backward(self.loss.backward(weight))
-            else:
-                self._losses[rank] = gradients[...] = 0
-            self.team.barrier()
-            self._update(int(step), learning_rate)
-
-    def _update(self, step: int, learning_rate: float) -> None:
-        """Add the members' gradients up and update the weights: each member its part of both."""
-        mine = self._mine()
-        dw = self.network.gradients[mine]
-        for other in self._gradients:
-            if other is not self.network.gradients:
-                dw += other[mine]
-        if self.clip_norm:
-            self._squares[self.team.rank] = np.dot(dw, dw)
-            self.team.barrier()
-            norm = math.sqrt(self._squares.sum())
-            if norm > self.clip_norm:
-                dw *= self.clip_norm / norm
-        self.update_weights(step, learning_rate)
-
-    def update_weights(self, step: int, learning_rate: float) -> None:
-        """Apply the optimizer to this member's part of the weights."""
-        mine = self._mine()
-        w, dw = self.network.parameters[mine], self.network.gradients[mine]
-        state = {name: vector[mine] for name, vector in self.state.items()}
-        self.optimizer.decay(w[: max(self.network.decayed - mine.start, 0)], learning_rate)
-        self.optimizer.update(w, dw, state, learning_rate, step)
-
-    def _mine(self) -> slice:
-        return share(self.network.size, self.team.rank, self.team.size)
-
-    def _set_dropout(self, step: int) -> None:
-        """Give each dropout layer the random numbers of this step and this member."""
-        for index, layer in enumerate(self.network.layers):
+    def _learn(self, rank: int, start: float, stop: float, step: float) -> None:
+        """Take a share of the mini-batch forward and back."""
+        member, batch = self.members[rank], int(stop - start)
+        part = share(batch, rank, self.team.size)
+        indices = self.order[int(start) + part.start : int(start) + part.stop]
+        if not len(indices):
+            self._losses[rank] = member.network.gradients[...] = 0
+            return
+        for index, layer in enumerate(member.network.layers):
             if isinstance(layer, Dropout):
-                layer.rng = generator(self.seed, Concern.DROPOUT, index, step, self.team.rank)
+                layer.rng = generator(self.seed, Concern.DROPOUT, index, int(step), rank)
+        self._losses[rank] = member.learn(indices, self.labels[indices], len(indices) / batch)
 
-    def _measure(self, which: float) -> None:
-        """Measure the samples of this member's share of the chunks."""
+    def _add_up(self, rank: int) -> None:
+        """Add a part of the gradients up; leave its share of the squared norm."""
+        member = self.members[rank]
+        member.add_up()
+        self._squares[rank] = np.dot(member.dw, member.dw)
+
+    def _update(self, rank: int, step: float, learning_rate: float) -> None:
+        """Update a part of the parameters."""
+        member = self.members[rank]
+        if not self.clip_norm:
+            member.add_up()
+        elif (norm := math.sqrt(self._squares.sum())) > self.clip_norm:
+            np.multiply(member.dw, self.clip_norm / norm, out=member.dw)
+        member.update(int(step), learning_rate)
+
+    def _measure(self, rank: int, which: float) -> None:
+        """Measure a share of the samples, in whole chunks."""
         gather, indices, result = list(self._measured.values())[int(which)]
+        member = self.members[rank]
         parts = chunks(len(indices))
-        with np.errstate(all="ignore"):
-            for part in parts[share(len(parts), self.team.rank, self.team.size)]:
-                evaluate_chunk(self.network, self.loss, gather, indices, result, part)
+        for part in parts[share(len(parts), rank, self.team.size)]:
+            evaluate_chunk(member.network, member.loss, gather, indices, result, part)

@@ -1,12 +1,14 @@
 """Several processes that compute together on shared memory.
 
-A `Team` is the calling process and the workers it forks. All of them run the same task at the
-same time, each on its share; `barrier` makes them wait for one another. Layers, losses and
-optimizers know nothing of it. A team of one has no workers and costs nothing.
+A `Team` is the calling process and the workers it forks. A task is done in shares, one for each
+rank; each process does its own share, and waits for the others before the next task. Layers,
+losses and optimizers know nothing of it. A team of one has no workers and costs nothing.
 
 Why processes: two Python threads contend for the interpreter lock several times a step. Why not
 more BLAS threads: they spin while they wait, and one other process on the machine makes them
-many times slower. Waiting here spins for a moment and then sleeps.
+many times slower. Waiting here spins for a moment and then sleeps; and while the machine is so
+busy that workers come late, the caller does their shares itself. A share's result does not
+depend on who does it, so the load of the machine never changes a byte.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
@@ -24,13 +27,15 @@ from nnctl.nn.functions import Array
 
 SPINS = 2000  # tries before a wait sleeps: about 0.1 ms, longer than two equal shares differ
 PATIENCE = 0.5  # seconds a sleeper waits before it looks whether the others are alive
-SETTLE = -1  # the last task of every team: nothing
+LATE = 0.0003  # seconds; a worker that is later than this, and than its share should take, is late
+ALONE = 0.02  # seconds the caller then works alone; twice as long each time it was too short ...
+ALONE_MOST = 0.5  # ... up to this
 
 CAN_FORK = hasattr(os, "fork")
 
 
 def share(total: int, rank: int, size: int) -> slice:
-    """Return the part of `range(total)` that member `rank` of `size` works on.
+    """Return the part of `range(total)` that is the share of `rank` out of `size`.
 
     >>> [share(10, rank, 3) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
@@ -39,7 +44,7 @@ def share(total: int, rank: int, size: int) -> slice:
 
 
 class Team:
-    """`size` processes in step; `rank` 0 is the caller, the others are its forks.
+    """`size` processes in step; the caller has rank 0, its forks have the others.
 
     Make the team, `allocate` what is shared, `start` it with its tasks, `run` them, `close` it.
     """
@@ -47,17 +52,18 @@ class Team:
     def __init__(self, size: int) -> None:
         """Make a team of `size`; nothing is forked yet."""
         self.size = size
-        self.rank = 0
+        self.ranks = range(size)
         self._workers: list[int] = []
         self._tasks: Sequence[Callable[..., None]] = ()
         self._command = self.allocate(8, np.float64)
-        self._turn = 0
+        self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
+        self._alone_for = self._alone_until = 0.0
         if size > 1:
             from multiprocessing import get_context
 
-            # Two sets in turn: the fastest member may be one barrier ahead of the slowest.
             context = get_context("fork")
-            self._tokens = [[context.Semaphore(0) for _ in range(size)] for _ in range(2)]
+            self._go = [context.Semaphore(0) for _ in self.ranks[1:]]
+            self._done = [context.Semaphore(0) for _ in self.ranks[1:]]
 
     def allocate(self, count: int, dtype: Any) -> Array:
         """Return a zeroed vector that every member sees; to be called before `start`."""
@@ -67,51 +73,57 @@ class Team:
         return np.frombuffer(memory, dtype, count)
 
     def start(self, tasks: Sequence[Callable[..., None]]) -> None:
-        """Fork the workers. From now on `run(i, ...)` calls `tasks[i](...)` in every member."""
-        self._tasks = [*tasks, lambda: None]
+        """Fork the workers. From now on `run(i, ...)` does `tasks[i](rank, ...)` for each rank."""
+        self._tasks = tasks
         parent = os.getpid()
-        for rank in range(1, self.size):
+        for rank in self.ranks[1:]:
             pid = os.fork()
             if pid == 0:
                 self._work(rank, parent)
             self._workers.append(pid)
 
     def run(self, task: int, *numbers: float) -> None:
-        """Run task number `task` in every member, and return when this member's share is done."""
-        if self.size > 1:
-            self._command[:2] = task, len(numbers)
-            self._command[2 : 2 + len(numbers)] = numbers
-            self.barrier()
-        self._tasks[task](*numbers)
+        """Have the task done for every rank once the one before is; return when 0's share is.
+
+        Later ranks may still be at theirs: `settle` waits for them.
+        """
+        self.settle()
+        work = self._tasks[task]
+        if self.size == 1 or (self._alone_until and time.monotonic() < self._alone_until):
+            for rank in self.ranks:
+                work(rank, *numbers)
+            return
+        self._command[: 2 + len(numbers)] = task, len(numbers), *numbers
+        self._started = time.monotonic()
+        for go in self._go:
+            go.release()
+        work(0, *numbers)
 
     def settle(self) -> None:
-        """Wait until every member has done its share of what was run."""
-        self.run(SETTLE)
-
-    def barrier(self) -> None:
-        """Wait until every member has come here."""
-        if self.size == 1:
+        """Wait until the task is done for every rank."""
+        if not self._started:
             return
-        tokens = self._tokens[self._turn]
-        self._turn ^= 1
-        for rank, token in enumerate(tokens):
-            if rank != self.rank:
-                token.release()
-        mine = tokens[self.rank]
-        for _ in range(self.size - 1):
-            self._take(mine)
+        for done in self._done:
+            for _ in range(SPINS):
+                if done.acquire(False):
+                    break
+            else:
+                self._sleep_for(done)
+        self._started = 0.0
 
-    def _take(self, token: Any) -> None:
-        for _ in range(SPINS):
-            if token.acquire(False):
-                return
-        while not token.acquire(True, PATIENCE):
+    def _sleep_for(self, done: Any) -> None:
+        """Wait for a worker that isn't done in a moment, and note if it is late."""
+        waiting = time.monotonic()
+        while not done.acquire(True, PATIENCE):
             self._check_alive()
+        now = time.monotonic()
+        if now - waiting > max(LATE, waiting - self._started):
+            too_short = now < self._alone_until + self._alone_for
+            self._alone_for = min(2 * self._alone_for, ALONE_MOST) if too_short else ALONE
+            self._alone_until = now + self._alone_for
 
     def _check_alive(self) -> None:
-        """Raise if a worker is gone; a worker whose caller is gone ends."""
-        if self.rank and os.getppid() != self._parent:
-            os._exit(0)
+        """Raise if a worker is gone."""
         for worker in self._workers:
             if os.waitpid(worker, os.WNOHANG) != (0, 0):
                 self._workers.remove(worker)
@@ -123,7 +135,7 @@ class Team:
     def _work(self, rank: int, parent: int) -> NoReturn:
         """Be a worker until the caller is gone or kills this process."""
         try:
-            self.rank, self._parent, self._workers = rank, parent, []
+            self._workers = []
             for name in ("SIGHUP", "SIGINT", "SIGTERM"):  # the caller answers them for all
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
             # A worker must not keep the caller's files, locks and pipes open.
@@ -131,10 +143,18 @@ class Team:
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+            go, done = self._go[rank - 1], self._done[rank - 1]
             while True:
-                self.barrier()
+                for _ in range(SPINS):
+                    if go.acquire(False):
+                        break
+                else:
+                    while not go.acquire(True, PATIENCE):
+                        if os.getppid() != parent:
+                            os._exit(0)
                 task, count, *numbers = self._command.tolist()
-                self._tasks[int(task)](*numbers[: int(count)])
+                self._tasks[int(task)](rank, *numbers[: int(count)])
+                done.release()
         finally:
             os._exit(1)
 
@@ -144,6 +164,7 @@ class Team:
             os.kill(worker, signal.SIGKILL)
             os.waitpid(worker, 0)
         self._workers = []
+        self._started = 0.0
 
     def __enter__(self) -> Self:
         return self
