@@ -103,7 +103,7 @@ def write_picture(path: Path, chart: Chart) -> None:
             lone = "o" if len(xs) == 1 else None  # a line of one point is not to be seen
             axes.plot(xs, ys, style, label=series.name, marker=lone)
         for mark in chart.marks:
-            axes.axvline(mark.x, color="0.6", linestyle=(0, (1, 2)), label=mark.name)
+            axes.axvline(mark.x, color="0.6", linewidth=0.8, label=mark.name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
