@@ -405,6 +405,8 @@ class Layers(Rule):
         return {str(index): self.entry for index in range(len(items))}
 
     def put(self, node: Node, name: str, child: Node) -> Node:
+        if not isinstance(node.value, list):  # which `read` tells
+            return super().put(node, name, child)
         items = list(node.value)
         items[int(name)] = child
         return replace(node, value=items)

@@ -144,6 +144,11 @@ def test_wrong_override_is_named(refusal: Refusal, key: str, value: str, message
     assert message in told
 
 
+def test_override_below_what_is_no_list_is_named(refusal: Refusal) -> None:
+    told = refusal("seed: 1", ("network.0.affine", "3"))
+    assert told.startswith("--set network.0.affine: network must be a list of layers, not a map")
+
+
 def test_errors_of_overrides_follow_those_of_the_file(refusal: Refusal) -> None:
     told = refusal("network: [x]\nsede: 1", ("data.validation", "-1"), ("seed", "y"))
     starts = [line.split(": ")[0] for line in told.splitlines() if not line.startswith(" ")]
