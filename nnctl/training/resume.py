@@ -13,7 +13,7 @@ from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import told, write_atomically
 from nnctl.training.checkpoint import MAX_THREADS, Checkpoint, is_folder, load, versions
-from nnctl.training.runs import RunFolder, read_json, read_metrics, repair_metrics
+from nnctl.training.runs import RunFolder, read_config, read_json, read_metrics, repair_metrics
 from nnctl.training.session import begin
 from nnctl.training.trainer import Snapshot, Trainer
 
@@ -64,14 +64,9 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
         RunError: a file of the run is missing or damaged.
 
     """
-    if not run.config.is_file():
-        raise RunError(
-            f"{printable(run.config)}: missing; the run had not begun when it was ended\n"
-            "train it again, with --overwrite if it is to be in the same folder"
-        )
     if run.last.parent.is_symlink():
         raise RunError(f"{printable(run.last.parent)}: a link; a run keeps its checkpoints itself")
-    before = load_settings(str(run.config))
+    before = read_config(run)
     settings = load_settings(str(run.config), overrides)
     manifest = read_json(run.manifest)
     checkpoint = load(run.last) if os.path.lexists(run.last) else None

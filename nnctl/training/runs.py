@@ -21,7 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnctl.errors import RunError, SystemFailure, UsageError, printable
+from nnctl.config import Settings, load_settings
+from nnctl.errors import ConfigError, RunError, SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, locked, told, write_atomically
 
 if TYPE_CHECKING:
@@ -124,6 +125,24 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
             if status.st_size > limit:
                 raise RunError(f"{printable(path)}: {status.st_size:,} bytes, which is too large")
             return file.read(limit)
+
+
+def read_config(run: RunFolder) -> Settings:
+    """Return the settings of a run.
+
+    Raises:
+        RunError: config.yaml is missing, or can't be used.
+
+    """
+    if not run.config.is_file():
+        raise RunError(
+            f"{printable(run.config)}: missing; the run had not begun when it was ended\n"
+            "train it again, with --overwrite if it is to be in the same folder"
+        )
+    try:
+        return load_settings(str(run.config))
+    except ConfigError as error:
+        raise RunError(f"{printable(run.path)}: its config can't be used\n{error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

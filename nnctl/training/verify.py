@@ -1,0 +1,99 @@
+"""The proof that a run can be interrupted without a trace."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nnctl import datasets
+from nnctl.config import Settings
+from nnctl.datasets import DataSet, Source
+from nnctl.training.checkpoint import versions
+from nnctl.training.resume import check_same_data, go_on, recorded
+from nnctl.training.runs import RunFolder, new_run
+from nnctl.training.session import begin, record
+from nnctl.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The SHA-256 of `last.safetensors` of the same run, trained in different ways."""
+
+    uninterrupted: str  # a copy in one go
+    interrupted: str  # a copy that was stopped and went on in a new trainer
+    recorded: str | None  # the run's own; None if it isn't complete, or of other versions
+    step: int  # after which the copy was interrupted
+    steps: int  # of the whole run
+
+    @property
+    def exact(self) -> bool:
+        """True if all of them are equal."""
+        return {self.interrupted, self.recorded or self.uninterrupted} == {self.uninterrupted}
+
+
+def verify(run: RunFolder, source: Source) -> Verification:
+    """Train two copies of a run in a temporary folder, one with an interruption in the middle.
+
+    The run itself is only read.
+
+    Raises:
+        RunError: a file of the run is missing or damaged.
+        DataError: the data can't be had, or aren't those of the run.
+        Diverged: the run diverges.
+
+    """
+    before = recorded(run, ())
+    settings, checkpoint = before.settings, before.checkpoint
+    data = datasets.load(settings.data.dataset, source)
+    own = None
+    if checkpoint is not None:
+        check_same_data(checkpoint, data)
+        if before.summary and checkpoint.versions == versions():
+            own = _sha256(run.last)
+    with TemporaryDirectory(prefix="nnctl-verify-") as folder:
+        whole = Path(folder, "whole")
+        steps, steps_per_epoch = _train(settings, data, before.threads, whole)
+        parted = Path(folder, "parted")
+        # Where the most can go wrong: in the middle of an epoch.
+        epochs = steps // 2 // steps_per_epoch
+        middle = epochs * steps_per_epoch + max(steps_per_epoch // 2, 1)
+        step, _ = _train(settings, data, before.threads, parted, lambda step: step >= middle)
+        _train(settings, data, before.threads, parted)
+        return Verification(
+            uninterrupted=_sha256(RunFolder(whole).last),
+            interrupted=_sha256(RunFolder(parted).last),
+            recorded=own,
+            step=step,
+            steps=steps,
+        )
+
+
+def _train(
+    settings: Settings,
+    data: DataSet,
+    threads: int,
+    folder: Path,
+    stop: Callable[[int], bool] = lambda step: False,
+) -> tuple[int, int]:
+    """Train in `folder`, from where it was left, until `stop(step)`.
+
+    Return the steps done, and how many an epoch has.
+    """
+    run = RunFolder(folder)
+    with closing(Trainer(settings, data, threads)) as trainer:
+        if run.config.exists():
+            manifest = go_on(trainer, recorded(run, ()))
+        else:
+            with new_run(folder, folder.parent, settings.name) as run:
+                manifest = begin(trainer, run)
+        for _ in record(trainer, run, manifest, lambda: stop(trainer.progress.step)):
+            pass
+        return trainer.progress.step, trainer.steps_per_epoch
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
