@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.segment import Segments
 from rich.text import Text
 
 from nnctl.display.charts import SIDE_BY_SIDE, SideBySide
@@ -46,16 +47,19 @@ def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
     def show(event: Event) -> None:
         nonlocal due
         started = clock()
-        if started < due and not isinstance(event, RunFinished):
+        early = started < due
+        if early and isinstance(event, StepFinished):
+            return
+        view.take(event)
+        over = isinstance(event, RunFinished)
+        if early and not over:
             return
         with suppress(OSError):  # a lost terminal stops no training
-            if isinstance(event, RunFinished) and is_terminal(sys.stdout):
+            if over and is_terminal(sys.stdout):
                 region.erase()
             else:
-                view.event = event
                 region.draw(view)
-        now = clock()
-        due = started + max(INTERVAL, (now - started) / SHARE)
+        due = started + max(INTERVAL, (clock() - started) / SHARE)
 
     yield show
 
@@ -65,81 +69,81 @@ class View:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.event: Event | None = None  # the newest one
-        self.started: RunStarted | None = None
+        self._started: RunStarted | None = None
+        self._latest: StepFinished | EpochFinished | None = None
         self._since = time.perf_counter()
         self._rows: list[Row] = []
         self._verdict = ""
-        self._batch_loss: float | None = None
-        self._learning_rate: float | None = None
+        self._drawn: tuple[object, Segments] = None, Segments([])  # the charts, and of what
+
+    def take(self, event: Event) -> None:
+        """Note what an event tells; the trainer knows the rest."""
+        if isinstance(event, RunStarted):
+            self._started = event
+        elif not isinstance(event, RunFinished):
+            self._latest = event
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw into the width and height of the terminal."""
-        self._take(self.event)
-        top = Group(*self._top(options))
-        bottom = Text(self._verdict)
-        used = len(console.render_lines(top)) + len(console.render_lines(bottom))
-        yield top
-        yield from self._charts(options.max_width, console.height - 1 - used)
-        yield bottom
-
-    def _take(self, event: Event | None) -> None:
-        if isinstance(event, RunStarted):
-            self.started = event
-        if isinstance(event, StepFinished | EpochFinished):
-            self._batch_loss, self._learning_rate = event.batch_loss, event.learning_rate
         trainer = self.trainer
         if len(trainer.progress.history) > len(self._rows):
             self._rows = msgspec.to_builtins(trainer.progress.history)
             verdict = msgspec.to_builtins(trainer.verdict())
             self._verdict = describe(verdict, trainer.watched).partition("\n")[0]
+        top, bottom = Group(*self._top(options)), Text(self._verdict)
+        used = len(console.render_lines(top)) + len(console.render_lines(bottom))
+        yield top
+        yield self._charts(console, options, console.height - 1 - used)
+        yield bottom
 
     def _top(self, options: ConsoleOptions) -> Iterator[Text]:
         """Yield the lines of text above the charts."""
-        trainer, started, step = self.trainer, self.started, self.trainer.progress.step
-        settings = trainer.settings
+        trainer, started, width = self.trainer, self._started, options.max_width
+        step, steps, epochs = trainer.progress.step, trainer.steps, trainer.settings.training.epochs
         if started:
             title = f"{started.name}  {started.dataset}  {started.parameters:,} parameters"
             yield Text(printable(title), style="bold", no_wrap=True, overflow="crop")
-        epochs, fraction = settings.training.epochs, step / max(trainer.steps, 1)
-        epoch = min(trainer.progress.epoch + 1, epochs)
-        words = f"epoch {epoch}/{epochs}  {fraction:4.0%}"
-        yield Text(f"{words} {bar(fraction, options.max_width - len(words) - 1, options)}")
-        facts = [f"step {step:,}/{trainer.steps:,}"]
+        words = f"epoch {min(trainer.progress.epoch + 1, epochs)}/{epochs}  {step / steps:4.0%}"
+        yield Text(f"{words} {bar(step / steps, width - len(words) - 1, options)}")
+
+        facts = [f"step {step:,}/{steps:,}"]
         done = step - (started.step if started else 0)
         elapsed = time.perf_counter() - self._since
         if done:
-            rate = done / elapsed
-            facts.append(f"{rate * trainer.batch_size:,.0f} images/s")
-            facts.append(f"{duration((trainer.steps - step) / rate)} left")
-        yield Text("  ".join(facts))
-        if self._batch_loss is not None:
-            yield Text(
-                f"batch loss {self._batch_loss:.4f}  learning rate {self._learning_rate:.3g}"
-            )
+            facts.append(f"{done / elapsed * trainer.batch_size:,.0f} images/s")
+            left = f"{duration((steps - step) * elapsed / done)} left"
+            facts.append(left if step < steps else duration(elapsed))
+        if self._latest is not None:
+            facts.append(f"batch loss {self._latest.batch_loss:.4f}")
+            facts.append(f"learning rate {self._latest.learning_rate:.3g}")
+        yield Text(flow(facts, width))
+
         best = best_epoch(self._rows)
         for row in self._rows:
             if row["epoch"] == best:
                 loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
-                figures = [f"loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
-                yield Text(
-                    flow([f"best epoch {best}: {trainer.watched}", *figures], options.max_width)
-                )
+                facts = [f"best epoch {best}", f"{trainer.watched} loss {loss:.4f}"]
+                yield Text(flow([*facts, f"accuracy {accuracy:.2%}"], width))
 
-    def _charts(self, width: int, room: int) -> Sequence[RenderableType]:
-        """Return the charts that fit into so many lines."""
-        beside = width >= 2 * SIDE_BY_SIDE
+    def _charts(self, console: Console, options: ConsoleOptions, room: int) -> Segments:
+        """Return the charts that fit into so many lines; they are drawn once an epoch."""
+        width = options.max_width
         least, most = CHART_HEIGHTS
+        beside = width >= 2 * SIDE_BY_SIDE
         count = 2 if beside or room >= 2 * (least + CHART_FRAME) else 1
         height = min(room // (1 if beside else count) - CHART_FRAME, most)
         if not self._rows or height < least:
-            return []
-        x_range = (1, self.trainer.settings.training.epochs)
-        charts = [
-            make(self._rows, height=height, x_range=x_range)
-            for make in (loss_chart, accuracy_chart)
-        ]
-        return [SideBySide(charts[:count])]
+            return Segments([])
+        look = (len(self._rows), width, height, count, options.ascii_only)
+        if self._drawn[0] != look:
+            x_range = (1, self.trainer.settings.training.epochs)
+            charts = [
+                make(self._rows, height=height, x_range=x_range)
+                for make in (loss_chart, accuracy_chart)
+            ]
+            lines = console.render_lines(SideBySide(charts[:count]), options, new_lines=True)
+            self._drawn = look, Segments(segment for line in lines for segment in line)
+        return self._drawn[1]
 
 
 def flow(parts: Sequence[str], width: int) -> str:

@@ -27,8 +27,9 @@ class Region:
         screen = self.screen
         lines = screen.render_lines(content, pad=False)[: max(screen.height - 1, 1)]
         with screen.capture() as capture:
-            for line in lines:
-                screen.print(Segments([*line, Segment.line()]), end="")
+            screen.print(
+                Segments(part for line in lines for part in [*line, Segment.line()]), end=""
+            )
         # Each line wipes what is left of the one it replaces: nothing flickers.
         self._write(self._up() + capture.get().replace("\n", "\x1b[K\n") + "\x1b[J")
         self._widths = [Segment.get_line_length(line) for line in lines]
