@@ -290,7 +290,8 @@ def new_run(
         check_free(run.path, overwrite)
         was_empty = _is_empty(run.path)
         # The old manifest stays until the new one is there: always one can see whose folder it is.
-        _clear(run)
+        if not was_empty:
+            _clear(run)
         try:
             yield run
         finally:
@@ -331,14 +332,13 @@ def owned(run: RunFolder) -> Iterator[None]:
 
 def point_latest(runs_dir: Path, run: RunFolder) -> None:
     """Make `runs_dir/latest` a relative link to the run, in one step."""
-    if run.path.parent.resolve() != runs_dir.resolve():
-        return
     # It lies in the run's folder, which nobody else writes to: nothing can come in between.
     temporary = run.path / f"{TEMPORARY}{LATEST}"
     with suppress(OSError):  # some file systems have no links; the name is a convenience
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(run.path.resolve().name)
-        temporary.replace(runs_dir / LATEST)
+        if run.path.parent.resolve() == runs_dir.resolve():
+            temporary.symlink_to(run.path.resolve().name)
+            temporary.replace(runs_dir / LATEST)
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
 

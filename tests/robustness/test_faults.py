@@ -4,9 +4,11 @@ Everything goes through the real command line in real processes. NNCTL_TEST_CYCL
 than the default of 20 faults at random moments, and a fault at each call to the system.
 """
 
+import errno
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -234,3 +236,42 @@ def test_killed_runs_end_as_if_nothing_had_happened(lab: Lab, threads: str) -> N
         if outcome.status == 0:
             assert Run(folder).result == Run(expected).result
             assert leftovers(folder) == []
+
+
+def faults(calls: list[str]) -> list[int]:
+    """Return the numbers of the calls to let fail: the first and last of each kind, or all."""
+    if CYCLES > 20:
+        return list(range(1, len(calls) + 1))
+    kinds: dict[str, list[int]] = {}
+    for number, call in enumerate(calls, 1):
+        kinds.setdefault(re.sub(r"[0-9a-f]{8,}", "#", call), []).append(number)
+    return sorted({number for numbers in kinds.values() for number in (numbers[0], numbers[-1])})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, None], ids=["disk full", "killed"])
+def test_any_call_to_the_system_may_fail(lab: Lab, number: int | None) -> None:
+    """Each write, sync, rename, ... of a run fails once, half done; then the run goes on."""
+    config = lab.config(training={"epochs": 2, "batch_size": 150})
+    train = ["train", "-c", config, "-q"]
+    calls = lab(*train, "--runs-dir", "whole", below=lab.folder / "whole").check(0).calls
+    expected = Run(lab.folder / "whole" / "tiny-001").result
+    assert len(calls) > 50
+    for at in faults(calls):
+        runs = lab.folder / f"runs-{at}"
+        begin = [*train, "--runs-dir", str(runs)]
+        outcome = lab(*begin, below=runs, at=at, errno=number)
+        outcome.check(*((-signal.SIGKILL,) if number is None else (0, 1)))
+        assert len(outcome.calls) >= at, outcome
+        name = f"{calls[at - 1]} ({at})"
+        if outcome.status == 1:
+            assert str(runs) in outcome.err, (name, outcome.err)
+            assert leftovers(runs) == [], name
+        run = Run(runs / "tiny-001")
+        begun = (run.path / "config.yaml").exists()
+        if outcome.status > 0 and not begun:
+            assert not run.path.exists(), name
+        if outcome.status:
+            again = ["train", "-q", "--resume", str(run.path)] if begun else begin
+            run = Run(Path(lab(*again).check(0).out.strip()))
+        assert run.result == expected, name
+        assert leftovers(run.path) == [], name
