@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
+from nnctl.display.tables import figures, fits
 from nnctl.nn.graph import Edge, Graph, Leaf, Node
 
+HEADINGS = ("node", "value", "upstream", "* local", "= gradient", "numerical")
 LEGEND = """\
 upstream: the gradient that arrives from the node above
 local: the derivative of the node above by this input
@@ -25,7 +25,6 @@ gradient: their product, the derivative of the whole expression by this input
 numerical: the same without the chain rule, (L(x + h) - L(x - h)) / 2h"""
 FIGURES = 56  # columns of the terminal, about, that the tree leaves to the figures beside it
 MIN_DEPTH = 4  # levels of a tree before it goes on below
-UNLIMITED = 10_000  # columns
 TERMS = 8  # of a long sum that are written out
 
 
@@ -42,8 +41,13 @@ class Line:
     gradient: str = ""
     numerical: str = ""
 
+    def cells(self) -> list[str]:
+        """Return the row of a table, below `HEADINGS`."""
+        node = self.guide + self.name
+        return [node, self.value, self.upstream, self.local, self.gradient, self.numerical]
+
     def stacked(self) -> Iterator[str]:
-        """Yield the same below one another."""
+        """Yield the same in lines for a narrow terminal."""
         yield f"{self.guide}{self.name} = {self.value}"
         way = " * ".join(filter(None, (self.upstream, self.local)))
         yield f"{self.indent}gradient {way}{' = ' if way else ''}{self.gradient}"
@@ -64,9 +68,8 @@ class GraphTree:
         depth = max(MIN_DEPTH, (options.max_width - FIGURES) // len(guides[0]))
         lines = list(_tree(self.graph, guides, depth))
         yield Text(f"{_title(self.expression, self.graph)}\n")
-        table = _table(lines)
-        needed = Measurement.get(console, options.update(width=UNLIMITED), table).maximum
-        if needed <= options.max_width:
+        table = figures(HEADINGS, [line.cells() for line in lines])
+        if fits(table, console, options):
             yield table
         else:
             yield Text("\n".join(text for line in lines for text in line.stacked()))
@@ -139,18 +142,6 @@ def _sums(graph: Graph) -> Iterator[str]:
             f"{' + '.join(terms)} = {number(leaf.gradient)}; "
             f"numerical {number(graph.numerical_gradient(leaf))}"
         )
-
-
-def _table(lines: list[Line]) -> Table:
-    """Return the lines with their figures in columns."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("node", no_wrap=True)
-    for name in ("value", "upstream", "* local", "= gradient", "numerical"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for line in lines:
-        figures = line.value, line.upstream, line.local, line.gradient, line.numerical
-        table.add_row(line.guide + line.name, *figures)
-    return table
 
 
 def _title(expression: str, graph: Graph) -> str:

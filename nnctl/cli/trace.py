@@ -1,0 +1,130 @@
+"""`nnctl trace`: one mini-batch through the network, forward and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nnctl.cli.options import (
+    config_option,
+    data_options,
+    help_end,
+    json_option,
+    run_option,
+    runs_dir_option,
+    set_options,
+)
+from nnctl.errors import ConfigError, UsageError, printable
+
+if TYPE_CHECKING:
+    from nnctl.datasets import Source
+
+
+@click.command(
+    epilog=help_end("nnctl trace --config deep --index 7\nnctl trace --run latest", 4, 5)
+)
+@config_option
+@run_option
+@click.option(
+    "--index",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Draw image N of the training file, counted from 0, and follow it to its gradient.",
+)
+@set_options
+@runs_dir_option
+@json_option
+@data_options
+def command(
+    config: str | None,
+    run: str | None,
+    index: int | None,
+    overrides: tuple[tuple[str, str], ...],
+    runs_dir: Path,
+    as_json: bool,
+    source: Source,
+    threads: int | None,
+) -> None:
+    """Follow one mini-batch through the network, forward and back.
+
+    It is the first one that training would learn from, through the network as it would start, or
+    with the weights of --run. A row for each layer, then a sentence for each thing that looks
+    wrong, with its remedy. The update is the optimizer's first step at the configured learning
+    rate, whatever the schedule.
+
+    --json: loss (as reported), batch_loss (as minimised), learning_rate; layers, each with name,
+    output_shape, parameters, activation_mean, activation_std, zero_fraction, saturated_fraction
+    (sigmoid, tanh: slope below 5% of its largest), dead_units (slope 0 for the whole batch),
+    activation_gradient_norm (at the output), gradient_norm (at the parameters), update_ratio
+    (change of the weight in one step, by its size; Euclidean norms); findings, each with kind,
+    layer, message, remedy; and with --index sample: index, label, prediction, loss, batch_loss,
+    outputs, probabilities, target, gradient (at the outputs). What has no meaning is null.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from nnctl.cli.loading import open_experiment
+    from nnctl.config import build
+    from nnctl.datasets.batches import Gatherer, shuffled
+    from nnctl.nn.diagnosis import diagnose
+    from nnctl.nn.losses import LOSSES
+    from nnctl.nn.optimizers import OPTIMIZERS
+    from nnctl.nn.trace import trace_batch, trace_sample
+    from nnctl.training.engine import split_data
+
+    experiment = open_experiment(config, run, overrides, runs_dir, source, quiet=as_json)
+    settings, data = experiment.settings, experiment.data
+    images, labels = data.train
+    if index is not None and index >= len(labels):
+        raise UsageError(
+            f"--index {index}: the {len(labels):,} training images are numbered from 0 "
+            f"to {len(labels) - 1:,}"
+        )
+    train = split_data(settings, data).train
+    if not len(train):
+        raise ConfigError("data.validation leaves no training images")
+    batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
+    gather = Gatherer(images)
+    network, loss = experiment.network(), build(LOSSES, settings.loss)
+    traced = trace_batch(
+        network,
+        loss,
+        build(OPTIMIZERS, settings.optimizer),
+        gather(batch),
+        labels[batch].astype(np.intp),
+        settings.training.clip_norm,
+    )
+    findings = diagnose(traced, network, loss, fresh=run is None)
+    sample = None
+    if index is not None:
+        pixels = gather(np.array([index]))[0].astype(np.float64)
+        sample = trace_sample(experiment.network("float64"), loss, pixels, int(labels[index]))
+    if as_json:
+        from nnctl.display.output import print_json
+        from nnctl.training.runs import as_text
+
+        print_json(
+            {"name": settings.name, "run": run and as_text(run), "dataset": as_text(data.name)}
+            | asdict(traced)
+            | {"findings": [asdict(finding) for finding in findings]}
+            | {"sample": sample and {"index": index} | asdict(sample)}
+        )
+        return
+
+    from nnctl.display.output import console
+    from nnctl.display.trace import SampleView, TraceView
+
+    weights = "before training" if run is None else f"with the weights of {printable(run)}"
+    title = (
+        f"{settings.name} {weights}: a mini-batch of {traced.batch_size} images of "
+        f"{printable(data.name)}"
+    )
+    out = console()
+    out.print(TraceView(title, traced, loss, findings))
+    if sample is not None:
+        image = images[index].reshape(data.image_shape)
+        title = f"Image {index} of the training file"
+        out.print(SampleView(title, image, sample, loss, data.class_names))

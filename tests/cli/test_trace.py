@@ -1,0 +1,187 @@
+"""`nnctl trace` as its user meets it."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nnctl.cli.group import cli, run
+from nnctl.config import load_settings
+from nnctl.datasets import Source, load
+from nnctl.display.output import console
+from nnctl.training.events import StepFinished
+from nnctl.training.trainer import Trainer
+
+SIGMOIDS = """
+data: {dataset: mnist-sample}
+network:
+  - affine: {units: 20, initializer: {kind: normal, std: 3}}
+  - sigmoid
+  - affine: {units: 10, initializer: {kind: normal, std: 3}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def fresh_console() -> None:
+    """The console is kept for the process, but `CliRunner` changes the stream below it."""
+    console.cache_clear()
+
+
+def trace(*arguments: str, columns: int = 120, **env: str) -> str:
+    result = CliRunner().invoke(
+        cli, ["trace", *arguments], env={"COLUMNS": str(columns), **env}, catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def as_json(*arguments: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(trace(*arguments, "--json"))
+    return report
+
+
+@pytest.fixture
+def sigmoids(tmp_path: Path) -> str:
+    path = tmp_path / "sigmoids.yaml"
+    path.write_text(SIGMOIDS)
+    return str(path)
+
+
+def test_trace_shows_a_row_for_each_layer_on_both_ways() -> None:
+    text = trace()
+    names = ["0.affine", "1.relu", "2.affine"]
+    rows = [line.split()[0] for line in text.splitlines() if line[:2] in ("0.", "1.", "2.")]
+    assert rows == names + names[::-1]
+    assert "quickstart before training: a mini-batch of 100 images of mnist-sample" in text
+    assert "ln(10) = 2.303" in text
+    assert "100x50" in text
+    assert "39,250" in text
+    assert "Nothing looks wrong." in text
+    assert "Image" not in text
+
+
+def test_trace_says_what_looks_wrong_with_a_remedy_each(sigmoids: str) -> None:
+    text = trace("--config", sigmoids)
+    assert "outputs of 1.sigmoid are saturated" in text
+    assert "far from ln(10)" in text
+    assert text.count("Remedy: ") == len(as_json("--config", sigmoids)["findings"]) >= 2
+    assert "Nothing looks wrong" not in text
+
+
+def test_trace_json_has_full_figures_for_each_layer() -> None:
+    report = as_json()
+    assert report["name"] == "quickstart"
+    assert report["dataset"] == "mnist-sample"
+    assert report["run"] is report["sample"] is None
+    assert report["findings"] == []
+    assert (report["batch_size"], report["learning_rate"]) == (100, 0.1)
+    affine, relu, _ = report["layers"]
+    assert affine["name"] == "0.affine"
+    assert affine["output_shape"] == [100, 50]
+    assert affine["parameters"] == 39_250
+    assert affine["saturated_fraction"] is affine["dead_units"] is None
+    assert 0 < affine["update_ratio"] < 0.1
+    assert relu["gradient_norm"] is None
+    assert 0.3 < relu["zero_fraction"] < 0.8
+
+
+def test_trace_help_names_every_field_of_the_json() -> None:
+    text = " ".join(trace("--help").split())
+    report = as_json("--index", "0")
+    fields = [*report["layers"][0], *report["sample"], "loss", "batch_loss", "learning_rate"]
+    assert all(field in text for field in fields)
+
+
+def test_trace_follows_the_batch_that_training_learns_from_first() -> None:
+    settings = load_settings("quickstart", (("optimizer.learning_rate", "0.3"),))
+    data = load("mnist-sample", Source(offline=True))
+    with closing(Trainer(settings, data, threads=1)) as trainer:
+        first = next(event for event in trainer.events() if isinstance(event, StepFinished))
+    report = as_json("--lr", "0.3")
+    assert report["batch_loss"] == pytest.approx(first.batch_loss, rel=1e-6)
+    assert report["learning_rate"] == first.learning_rate
+
+
+def test_trace_index_shows_the_image_and_softmax_minus_target() -> None:
+    sample = as_json("--index", "7")["sample"]
+    data = load("mnist-sample", Source(offline=True))
+    assert (sample["index"], sample["label"]) == (7, data.train.labels[7])
+    expected = np.array(sample["probabilities"]) - np.eye(10)[sample["label"]]
+    np.testing.assert_allclose(sample["gradient"], expected)
+    assert sample["loss"] == pytest.approx(-np.log(sample["probabilities"][sample["label"]]))
+    text = trace("--index", "7")
+    assert f"Image 7 of the training file: {sample['label']}, read as" in text
+    assert "█" in text
+    assert "gradient at the logits = softmax - target" in text
+    assert f"{sample['gradient'][sample['label']]:+.4f}" in text
+
+
+def test_trace_index_says_when_label_smoothing_moves_the_target() -> None:
+    smooth = ("--set", "loss.label_smoothing=0.1")
+    text = trace("--index", "7", *smooth)
+    assert "label smoothing 0.1 makes the target 0.91 instead of 1" in " ".join(text.split())
+    assert "which training minimises" in text
+    sample = as_json("--index", "7", *smooth)["sample"]
+    assert sorted(sample["target"]) == pytest.approx([0.01] * 9 + [0.91])
+
+
+def test_trace_takes_mean_squared_error() -> None:
+    arguments = ("--index", "7", "--set", "loss=mean_squared_error")
+    text = trace(*arguments)
+    assert "mean squared error" in text
+    assert "2 (output - target) / 10" in text
+    assert "softmax" not in text
+    assert as_json(*arguments)["sample"]["probabilities"] is None
+
+
+def test_trace_of_a_run_uses_its_weights(tmp_path: Path) -> None:
+    arguments = ["train", "-c", "quickstart", "--epochs", "1", "-q", "--threads", "1"]
+    runs = ["--runs-dir", str(tmp_path / "runs")]
+    assert CliRunner().invoke(cli, [*arguments, *runs]).exit_code == 0
+    report = as_json("--run", "latest", *runs)
+    assert report["run"] == "latest"
+    assert report["loss"] < 1 < as_json()["loss"]
+    assert "with the weights of latest" in trace("--run", "latest", *runs)
+
+
+def test_trace_tells_what_is_not_finite_without_a_number_in_json() -> None:
+    keys = [f"network.{index}.affine.initializer={{kind: normal, std: 1e20}}" for index in (0, 2)]
+    report = as_json("--set", keys[0], "--set", keys[1])
+    assert [finding["kind"] for finding in report["findings"]] == ["not_finite"]
+    assert report["layers"][0]["activation_mean"] is not None
+    assert report["layers"][2]["activation_std"] is None
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 120])
+@pytest.mark.parametrize("config", ["quickstart", "sigmoid-mse"])
+def test_trace_keeps_to_the_width_and_to_ascii_where_asked(config: str, columns: int) -> None:
+    arguments = ["-c", config, "--index", "3", "--set", "data.dataset=mnist-sample"]
+    text = trace(*arguments, columns=columns, LC_ALL="C")
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= columns
+    if columns >= 40:
+        assert "…" not in text
+        assert "..." not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--index", "10000"], ["--index 10000", "10,000 training images", "0 to 9,999"]),
+        (["--index", "-1"], ["--index"]),
+        (["--set", "data.validation=10000"], ["no training images"]),
+        (["--config", "quickstart", "--run", "latest"], ["can't be combined"]),
+    ],
+)
+def test_trace_mistakes_end_with_two_and_say_what(
+    arguments: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["trace", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("nnctl: error: ")
+    assert all(word in err for word in words)
