@@ -111,11 +111,12 @@ def command(
         else:
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
-        data = open_data(settings, source, quiet=quiet or as_json)
+        data = open_data(settings, source, quiet=quiet)
         threads = threads or (before.threads if before else requested())
         trainer = stack.enter_context(closing(Trainer(settings, data, threads)))
         if check_only:
-            print_plan(trainer, as_json=as_json)
+            if as_json or not quiet:
+                print_plan(trainer, as_json=as_json)
             return
         # From here on there is something to lose: a signal is answered after a checkpoint.
         request = stack.enter_context(signals.deferred())
