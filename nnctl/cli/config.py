@@ -43,9 +43,10 @@ def command() -> None:
 @set_options
 @json_option
 def show(config: str | None, overrides: tuple[tuple[str, str], ...], as_json: bool) -> None:
-    """Print a config in full: short forms written out, defaults and overrides filled in.
+    """Print a config in full, with every default.
 
-    What is printed is a config again, and trains the same.
+    Short forms are written out and overrides applied. What is printed is a config again, and
+    trains the same.
     """
     from nnctl.config import load_settings, to_dict, to_yaml
 
@@ -62,9 +63,10 @@ def show(config: str | None, overrides: tuple[tuple[str, str], ...], as_json: bo
 
 @command.command(epilog=help_end("nnctl config schema > nnctl.schema.json"))
 def schema() -> None:
-    """Print the JSON Schema of a config, for editors that complete and check YAML.
+    """Print the JSON Schema of a config, for editors.
 
-    Such an editor finds it by the line `# yaml-language-server: $schema=nnctl.schema.json`.
+    An editor that completes and checks YAML finds it by a first line such as
+    `# yaml-language-server: $schema=nnctl.schema.json`.
     """
     import json
 

@@ -140,7 +140,7 @@ class Node:
                 return str(self.value).lower()
             case str():
                 return f"the word {quoted(self.value)}"
-        return str(self.value)
+        return cut(str(self.value))
 
 
 def node_of(value: Any, path: str, place: Place, depth: int = MAX_DEPTH) -> Node:
@@ -191,7 +191,12 @@ def quoted(text: str) -> str:
     >>> quoted("fast")
     "'fast'"
     """
-    return f"'{printable(text if len(text) <= MAX_WIDTH else text[:MAX_WIDTH] + '...')}'"
+    return f"'{printable(cut(text))}'"
+
+
+def cut(text: str) -> str:
+    """Return `text`, cut if it is very long."""
+    return text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]}..."
 
 
 def hint(wrong: str, valid: Iterable[str]) -> str:

@@ -87,7 +87,7 @@ def to_yaml(settings: Settings) -> str:
             Dumper=_Dumper,
             sort_keys=False,
             default_flow_style=None if key == "network" else False,  # None: a layer a line
-            width=MAX_BYTES,
+            width=-1,  # never fold
         )
         for key, value in plain.items()
     )

@@ -20,7 +20,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from nnctl.config.document import BROKEN, Node, Place, Problems, quoted
+from nnctl.config.document import BROKEN, Node, Place, Problems, quoted, resolve
 from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.nn.initializers import INITIALIZERS, Initializer
 from nnctl.nn.layers import LAYERS, Layer
@@ -117,14 +117,15 @@ class Number(Rule):
 
 
 class Word(Rule):
-    """Text that isn't empty. On a command line, where quotes are the shell's, 2024 is text too."""
+    """Text. On a command line, where quotes are the shell's, `name=2024` is text too."""
 
     def expand(self, node: Node, problems: Problems) -> Node:
         source = node.place.source
-        if source.is_override and isinstance(node.value, bool | int | float):
+        is_scalar = isinstance(node.value, bool | int | float)
+        if is_scalar and source.is_override and resolve(source.text.strip()) == node.value:
             node = replace(node, value=source.text.strip())
         if not isinstance(node.value, str):
-            advice = "; put it in quotes" if isinstance(node.value, bool | int | float) else ""
+            advice = "; put it in quotes" if is_scalar else ""
             problems.add(node.place, f"{node.path} must be a word, not {node}{advice}")
             return node
         return self.accept(node, problems)

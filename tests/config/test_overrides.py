@@ -134,6 +134,7 @@ def test_last_override_of_a_key_wins(load: Load) -> None:
         ("seed", "&a 1", "anchors are not allowed"),
         ("seed", "1\x00", "character U+0000 is not allowed"),
         ("name", "a b", "name must be 1 to 100 letters"),
+        ("data", "{dataset: 3, x: a/b}", "data.dataset must be a word, not 3; put it in quotes"),
         ("name", "\udcff", "character U+DCFF is not allowed"),
         ("training.early_stopping.min_delta", "1", "training.early_stopping needs patience"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -258,6 +259,17 @@ def test_bundled_configs_are_those_of_the_contract() -> None:
 def test_name_that_looks_like_a_value_survives_as_text(load: Load, name: str) -> None:
     settings = load("network: [{affine: 10}]", ("name", f"'{name}'"))
     assert load(to_yaml(settings)) == replace(settings, name=name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "a: b #", "数字 é", "a\nb", "'\"", "\U0001f600", "x y " * 300]
+)
+def test_any_dataset_path_survives_as_text(load: Load, name: str) -> None:
+    quoted = json.dumps(f"/{name}", ensure_ascii=False)
+    settings = load(f"network: [{{affine: 10}}]\ndata: {{dataset: {quoted}}}")
+    assert settings.data.dataset == f"/{name}"
+    assert load(to_yaml(settings)) == settings
+    assert to_yaml(settings).isascii()
 
 
 def test_resolved_config_has_a_layer_a_line() -> None:
