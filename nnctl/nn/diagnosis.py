@@ -16,7 +16,7 @@ from nnctl.nn.losses import Loss, SoftmaxWithLoss
 from nnctl.nn.network import Network
 from nnctl.nn.trace import LayerTrace, Trace
 
-MANY_DEAD = 0.3  # of a layer's units
+MANY_DEAD = 0.6  # of a layer's units
 ENOUGH_SAMPLES = 32  # in fewer, many a healthy unit happens to be off
 MANY_SATURATED = 0.5  # of a hidden layer's outputs
 SHRUNK, GROWN = 0.01, 100.0  # the gradient on its way from the last affine layer to the first
@@ -49,12 +49,20 @@ def diagnose(trace: Trace, network: Network, loss: Loss, *, fresh: bool) -> list
 
 
 def _not_finite(trace: Trace) -> Iterator[Finding]:
-    for layer in trace.layers:
-        if not math.isfinite(layer.activation_std):
+    """Yield the first place on the batch's way where numbers overflow, if there is one."""
+    back = trace.layers[::-1]
+    way: list[tuple[str, str | None, float | None]] = [
+        *(("the outputs of", layer.name, layer.activation_std) for layer in trace.layers),
+        ("the loss", None, trace.batch_loss),
+        *(("the gradient at", layer.name, layer.activation_gradient_norm) for layer in back),
+        *(("the gradient of", layer.name, layer.gradient_norm) for layer in back),
+    ]
+    for what, layer, figure in way:
+        if figure is not None and not math.isfinite(figure):
             yield Finding(
                 "not_finite",
-                layer.name,
-                f"{layer.name} puts out numbers that are not finite: too large for float32",
+                layer,
+                f"numbers overflow in {what} {layer or ''}".rstrip(),
                 "start with smaller weights (he_normal), or train with a smaller learning rate",
             )
             return

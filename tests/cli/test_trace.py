@@ -145,6 +145,7 @@ def test_trace_of_a_run_uses_its_weights(tmp_path: Path) -> None:
     report = as_json("--run", "latest", *runs)
     assert report["run"] == "latest"
     assert report["loss"] < 1 < as_json()["loss"]
+    assert report["findings"] == []
     assert "with the weights of latest" in trace("--run", "latest", *runs)
 
 

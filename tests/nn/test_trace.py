@@ -251,12 +251,30 @@ def test_badly_made_network_brings_out_its_findings(
 
 def test_dead_units_are_found_with_their_layer(x: Array) -> None:
     net, loss = network(Affine(50), ReLU(), Affine(CLASSES)), SoftmaxWithLoss()
-    net.layers[0].bias[...] = [-100.0] * 30 + [3.0] * 20
+    net.layers[0].bias[...] = [-100.0] * 40 + [3.0] * 10
     traced = trace_batch(net, loss, SGD(), x, LABELS)
     (finding,) = diagnose(traced, net, loss, fresh=False)
     assert (finding.kind, finding.layer) == ("dead_units", "1.relu")
-    assert "30 of 50 units of 1.relu are dead" in finding.message
+    assert "40 of 50 units of 1.relu are dead" in finding.message
     assert "leaky_relu" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("std", "loss", "place"),
+    [
+        ([1e20, 1e20], SoftmaxWithLoss(), "the outputs of 2.affine"),
+        ([1e20, 1e10], MeanSquaredError(), "the loss"),
+    ],
+)
+def test_overflow_is_found_where_it_happens_first(
+    std: list[float], loss: Loss, place: str, x: Array
+) -> None:
+    layers = [Affine(50, Normal(std[0])), ReLU(), Affine(CLASSES, Normal(std[1]))]
+    net = Network(layers, INPUTS)
+    net.initialize(0)
+    traced = trace_batch(net, loss, SGD(), x.astype(np.float32), LABELS)
+    found = diagnose(traced, net, loss, fresh=True)
+    assert [finding.message for finding in found] == [f"numbers overflow in {place}"]
 
 
 def test_saturated_layer_is_named_but_not_if_it_is_the_output(x: Array) -> None:
