@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ def _parse(text: str, fields: Sequence[str]) -> Requirement:
             raise ValueError
         field, symbol, number = match.groups()
         requirement = Requirement(text, field, symbol, float(number))
+        if not math.isfinite(requirement.number):
+            raise ValueError
     except ValueError:
         raise UsageError(
             f"--require {text!r}: write FIELD OP NUMBER, with OP one of {' '.join(OPERATORS)}"
@@ -83,7 +86,7 @@ def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
     """Hold `result`, the command's final JSON, against the requirements.
 
     Raises:
-        CheckFailed: one or more are not met; null meets none.
+        CheckFailed: one or more are not met; null meets none, nor does what isn't finite.
 
     """
     failed = []
@@ -91,7 +94,8 @@ def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
         value: Any = result
         for key in requirement.field.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        if value is None or not OPERATORS[requirement.operator](value, requirement.number):
+        finite = value is not None and math.isfinite(value)
+        if not finite or not OPERATORS[requirement.operator](value, requirement.number):
             failed.append(f"{requirement.text.strip()}: {requirement.field} is {value}")
     if failed:
         raise CheckFailed("a requirement is not met\n" + "\n".join(failed))
