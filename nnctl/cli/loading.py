@@ -94,7 +94,9 @@ def open_experiment(
     if folder is not None:
         settings = load_settings(str(folder.config), overrides)
     if settings.network != checkpoint.settings.network:
-        raise UsageError("--set network.*: the run's weights belong to the network it was made with")
+        raise UsageError(
+            "--set network.*: the run's weights belong to the network it was made with"
+        )
     weights = checkpoint.snapshot.parameters
     return Experiment(settings, open_data(settings, source, quiet=quiet), weights)
 
@@ -119,14 +121,14 @@ def find_checkpoint(
     if path.suffix == ".safetensors":
         if which is not None:
             raise UsageError("--checkpoint chooses one of a run's; a file is one already")
-        run, which = RunFolder(path.parent.parent), name
+        run, which = RunFolder(path.absolute().parent.parent), name
     else:
         run = find_run(name, runs_dir)
         which = which or ("best" if run.best.exists() else "last")
         path = run.best if which == "best" else run.last
     checkpoint = load(path)
     settings = checkpoint.settings
-    if run.config.is_file():
+    if run.manifest.is_file():  # else a file on its own
         recorded = load_settings(str(run.config))
         dataset = dataset or recorded.data.dataset
         settings = replace(settings, name=recorded.name)

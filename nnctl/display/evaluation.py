@@ -188,7 +188,8 @@ class HeatMap:
 
 def _percent(share: float) -> str:
     """Return a share in at most three characters; where it rounds to 0 the shade says enough."""
-    return f"{share * 100:.0f}" if share >= 0.005 else ""
+    rounded = f"{share * 100:.0f}"
+    return "" if rounded == "0" else rounded
 
 
 def _style(heat: float, right: bool, in_colour: bool) -> Style:

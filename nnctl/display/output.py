@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,16 +27,12 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     class PlainConsole(Console):
-        """A console that speaks ASCII where the locale asks for it, and raises what goes wrong."""
+        """A console that speaks ASCII where the locale asks for it."""
 
         @property
         def encoding(self) -> str:
             """The encoding that renderables go by, whatever the stream itself can take."""
             return "ascii" if _plain_locale() else super().encoding
-
-        def on_broken_pipe(self) -> None:
-            """Leave a closed pipe to the program's end, where all failures of streams are told."""
-            raise  # rich calls this while it handles the error
 
     return PlainConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
@@ -46,14 +43,9 @@ def _plain_locale() -> bool:
     return next(filter(None, names), "") in ("C", "POSIX")
 
 
-def is_terminal(stream: IO[str] | None) -> bool:
-    """Return whether a person reads a stream as it comes; None is a closed one."""
-    return stream is not None and stream.isatty()
-
-
-def can_redraw(stream: IO[str] | None) -> bool:
+def can_redraw(stream: TextIO) -> bool:
     """Return whether a stream is a terminal on which lines can be drawn over."""
-    return is_terminal(stream) and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def print_json(content: Any) -> None:
@@ -63,14 +55,26 @@ def print_json(content: Any) -> None:
     _print_bytes(msgspec.json.encode(content))
 
 
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the same fields on standard output, below a line of their names."""
+    import csv
+    import io
+
+    if rows:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        _print_bytes(text.getvalue().rstrip("\n").encode())
+
+
 def print_path(path: Path | str) -> None:
     """Print a path alone on a line of standard output, byte for byte, for a script to use."""
     _print_bytes(os.fsencode(path))
 
 
 def _print_bytes(line: bytes) -> None:
-    """Write a line, whatever the encoding of standard output; a closed one takes nothing."""
-    if sys.stdout is not None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(line + b"\n")
-        sys.stdout.buffer.flush()
+    """Write a line, whatever the encoding of standard output."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.buffer.flush()

@@ -69,10 +69,12 @@ def test_heat_map_on_a_narrow_terminal_shows_percentages() -> None:
     counts[3] = [0, 0, 0, 1000, 0, 0, 0, 0, 0, 0]
     counts[4, 5] = 102
     counts[4, 4] -= 100
+    counts[5, 0], counts[5, 5] = 5, 979  # half a percent
     head, *rows, _, _ = drawn(HeatMap(counts), width=40)
     assert head.split() == [str(label) for label in range(10)]
     assert rows[0].split() == ["0", "98", *["░"] * 9]  # two in a thousand round to 0 %
     assert rows[3].split() == ["3", "·", "·", "·100", *["·"] * 6]
+    assert rows[5].split() == ["5", *["░"] * 5, "98", *["░"] * 4]
     assert rows[4].split() == ["4", *["░"] * 4, "88█10", *["░"] * 4]
 
 
