@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import F, help_end, json_option, runs_dir_option
-from nnctl.errors import NnctlError, RunError, UsageError, printable
+from nnctl.cli.options import F, help_end, json_option, runs_dir_option, source_options
+from nnctl.errors import CheckFailed, NnctlError, RunError, UsageError, printable
 
 if TYPE_CHECKING:
+    from nnctl.datasets import Source
     from nnctl.training.compare import RunRecord
 
 
@@ -60,7 +61,9 @@ def list_command(
         for overview in overviews:
             print_json(overview)
     elif as_csv:
-        _print_csv(overviews)
+        from nnctl.display.output import print_csv
+
+        print_csv(overviews)
     else:
         from nnctl.display.runs import print_list
 
@@ -129,7 +132,9 @@ def compare(
         for index, record in enumerate(records)
     ]
     if as_csv:
-        _print_csv([{**row, **row.pop("settings")} for row in rows])
+        from nnctl.display.output import print_csv
+
+        print_csv([{**row, **row.pop("settings")} for row in rows])
         return
     difference = compare_two(*records[:2]) if len(records) > 1 else None
     if as_json:
@@ -146,6 +151,47 @@ def compare(
         from nnctl.display.runs import print_comparison
 
         print_comparison(records, settings, difference)
+
+
+@command.command(epilog=help_end("nnctl runs verify latest", 3, 4, 5, 6))
+@click.argument("names", metavar="[RUN]...", nargs=-1)
+@runs_dir_option
+@json_option
+@source_options
+def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source) -> None:
+    """Prove exact resume: train copies of a run, one with an interruption, and compare bytes.
+
+    Three checkpoints must be equal: that of a copy trained in one go, that of a copy which was
+    interrupted and resumed, and the run's own. Takes twice as long as the run did, which is only
+    read. Without RUN the latest.
+    """
+    from dataclasses import asdict
+
+    from nnctl.training.runs import find_run
+    from nnctl.training.verify import verify as verify_run
+
+    failed = []
+    for name in names or ("latest",):
+        run = find_run(name, runs_dir)
+        shown = printable(run.path)
+        click.echo(f"{shown}: training two copies of it", err=True)
+        found = verify_run(run, source)
+        if not found.exact:
+            failed.append(shown)
+        if as_json:
+            from nnctl.display.output import print_json
+            from nnctl.training.runs import as_text
+
+            print_json({"run_dir": as_text(run.path), "exact": found.exact, **asdict(found)})
+        else:
+            from nnctl.display.runs import print_verification
+
+            print_verification(run, found)
+    if failed:
+        raise CheckFailed(
+            f"not exact: {', '.join(failed)}\n"
+            "the last checkpoints differ in their bytes; other libraries or another machine do that"
+        )
 
 
 def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
@@ -176,14 +222,3 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
 def _check_formats(as_json: bool, as_csv: bool) -> None:
     if as_json and as_csv:
         raise UsageError("--json and --csv can't be combined")
-
-
-def _print_csv(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows under a line of their keys; None is empty."""
-    import csv
-    import sys
-
-    if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

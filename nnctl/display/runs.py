@@ -21,6 +21,8 @@ from nnctl.display.output import console
 from nnctl.display.summary import duration, summary_view
 from nnctl.errors import printable
 from nnctl.training.compare import Difference, RunRecord
+from nnctl.training.runs import RunFolder
+from nnctl.training.verify import Verification
 
 GAP = 2  # cells between two columns
 WIDEST = 24  # cells of a value where a column stands for a run
@@ -66,7 +68,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Columns:
+class Shrinking:
     """A table that leaves out columns where the terminal is too narrow for all."""
 
     columns: Sequence[Column]
@@ -92,7 +94,7 @@ class Columns:
 def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each run."""
     if overviews:
-        console().print(Columns(_columns(overviews, LIST)))
+        console().print(Shrinking(_columns(overviews, LIST)))
 
 
 def print_comparison(
@@ -110,11 +112,11 @@ def print_comparison(
     ]
     needed = [names, *differing, *(column for column in results if not column.order)]
     if _width(needed) <= out.width:
-        out.print(Columns([names, *differing, *results]))
+        out.print(Shrinking([names, *differing, *results]))
     elif _turned_width([names, *differing, *results]) <= out.width:
         out.print(_turned([names, *differing, *results]))
     else:
-        out.print(Columns([names, *results]))
+        out.print(Shrinking([names, *results]))
         for column in differing:
             out.print(f"\n{column.heading}", style="bold")
             out.print(_runs_by_value(names, column))
@@ -143,6 +145,20 @@ def print_run(record: RunRecord) -> None:
     else:
         out.print("no epoch is finished yet")
     out.print(printable(record.run.path), soft_wrap=True)
+
+
+def print_verification(run: RunFolder, found: Verification) -> None:
+    """Print the hashes of the checkpoints that ought to be equal."""
+    out = console()
+    verdict = "exact, all bytes are equal" if found.exact else "NOT exact"
+    out.print(f"{printable(run.path)}: {verdict}", soft_wrap=True)
+    rows = {
+        "in one go": found.uninterrupted,
+        f"interrupted after step {found.step:,} of {found.steps:,}": found.interrupted,
+        "the run itself": found.recorded or "not compared: unfinished, or of other versions",
+    }
+    for what, digest in rows.items():
+        out.print(f"  {what}: {digest}", soft_wrap=True)
 
 
 def _columns(

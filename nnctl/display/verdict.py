@@ -31,6 +31,12 @@ def _judgement(verdict: Mapping[str, Any], curve: str) -> str:
                 "Try fewer epochs (training.early_stopping), more images, dropout, "
                 "optimizer.weight_decay or a smaller network."
             )
+        case "underfitting" if error and rise > STANDARD_ERRORS * error:
+            return (
+                "Underfitting: the network has not learnt even the images it was shown, and "
+                f"{curve} ended {rise:.3g} above its best, at epoch {best}.\n"
+                "Try a lower learning rate."
+            )
         case "underfitting":
             return (
                 "Underfitting: the network has not learnt even the images it was shown.\n"

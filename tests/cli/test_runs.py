@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from rich.cells import cell_len
 from nnctl.cli.group import run
 from nnctl.config import load_settings
 from nnctl.nn.metrics import mcnemar
+from nnctl.training.checkpoint import dump
+from nnctl.training.checkpoint import load as load_checkpoint
 
 Capture = pytest.CaptureFixture[str]
 
@@ -325,3 +330,33 @@ def test_runs_fit_the_terminal_and_its_characters(
         assert shown in comparison
     shown = output(capsys, "show", "wide-001")
     assert shown.isascii() == (locale == "C")
+
+
+# verify
+
+
+def test_verify_proves_exact_resume_and_only_reads_the_run(runs_dir: Path, capsys: Capture) -> None:
+    before = {path: path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
+    found = json.loads(output(capsys, "verify", "wide-001", "--json"))
+    assert found["exact"] is True
+    last = (runs_dir / "wide-001" / "checkpoints" / "last.safetensors").read_bytes()
+    digest = hashlib.sha256(last).hexdigest()
+    assert {found["uninterrupted"], found["interrupted"], found["recorded"]} == {digest}
+    assert 0 < found["step"] < found["steps"] == 30
+    assert before == {path: path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
+    said = output(capsys, "verify")  # the latest
+    assert "unwatched-001: exact" in said
+    assert f"of {2 * math.ceil(1000 / 100)}: " in said
+
+
+def test_verify_fails_for_a_run_whose_bytes_are_others(runs_dir: Path, capsys: Capture) -> None:
+    checkpoints = runs_dir / "wide-001" / "checkpoints"
+    found = load_checkpoint(checkpoints / "last.safetensors")
+    progress = replace(found.snapshot.progress, loss_sum=1.0)
+    forged = replace(found, snapshot=replace(found.snapshot, progress=progress))
+    (checkpoints / "last.safetensors").write_bytes(dump(forged))
+    assert run(["runs", "verify", "wide-001", "narrow-001"]) == 3
+    out, errors = capsys.readouterr()
+    assert "wide-001: NOT exact" in out
+    assert "narrow-001: exact" in out
+    assert "nnctl: error: not exact: runs/wide-001\n" in errors

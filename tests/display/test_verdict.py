@@ -29,7 +29,8 @@ def test_overfitting_is_told_with_epochs_figures_and_what_to_try() -> None:
 
 
 def test_underfitting_is_told_with_what_to_try() -> None:
-    assert "Try more epochs" in describe(verdict("underfitting"), "validation")
+    assert "Try more epochs" in describe(verdict("underfitting", rise=0.0), "validation")
+    assert "lower learning rate" in describe(verdict("underfitting"), "validation")
 
 
 def test_none_tells_where_the_loss_ended() -> None:

@@ -33,7 +33,7 @@ def history(
             step=epoch * 10,
             train_loss=train_loss,
             train_accuracy=accuracy,
-            **figures,  # type: ignore[arg-type]
+            **figures,
             batch_loss=train_loss,
             learning_rate=0.1,
             seconds=1.0,
@@ -146,7 +146,8 @@ def test_verdict_trusts_no_standard_error_of_a_handful_of_samples(samples: int) 
 def test_verdict_without_a_validation_set_watches_the_test_loss() -> None:
     rows = history(FALLING, [0.5, 0.4, 0.41, 0.43, 0.45, 0.5, 0.6], part="test")
     verdict = judge(rows, around(0.4, 0), around(0.6, 0.1))
-    assert (verdict.verdict, verdict.gap) == ("overfitting", pytest.approx(0.59))
+    assert verdict.verdict == "overfitting"
+    assert verdict.gap == pytest.approx(0.59)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
