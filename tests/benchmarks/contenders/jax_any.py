@@ -62,9 +62,7 @@ def train(row: Any, data: Any) -> tuple[Callable[[], None], Callable[[], float]]
 
         return jax.lax.scan(body, state, order)[0]
 
-    one = jax.jit(
-        lambda state, chosen, x, y: step(state, x[chosen], y[chosen]), donate_argnums=0
-    )
+    one = jax.jit(lambda state, chosen, x, y: step(state, x[chosen], y[chosen]), donate_argnums=0)
 
     def epoch() -> None:
         nonlocal state, key
