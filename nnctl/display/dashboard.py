@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -18,7 +18,7 @@ from rich.text import Text
 
 from nnctl.display.charts import SIDE_BY_SIDE, SideBySide
 from nnctl.display.curves import Row, accuracy_chart, best_epoch, loss_chart
-from nnctl.display.output import console, is_terminal
+from nnctl.display.output import console
 from nnctl.display.region import Region
 from nnctl.display.summary import duration
 from nnctl.display.verdict import describe
@@ -54,11 +54,10 @@ def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
         over = isinstance(event, RunFinished)
         if early and not over:
             return
-        with suppress(OSError):  # a lost terminal stops no training
-            if over and is_terminal(sys.stdout):
-                region.erase()
-            else:
-                region.draw(view)
+        if over and sys.stdout.isatty():
+            region.erase()
+        else:
+            region.draw(view)
         due = started + max(INTERVAL, (clock() - started) / SHARE)
 
     yield show

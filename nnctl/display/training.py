@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nnctl.display.output import can_redraw, console, is_terminal, print_json, print_path
+from nnctl.display.output import can_redraw, console, print_json, print_path
 from nnctl.errors import RunError, printable
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
 
@@ -124,10 +124,10 @@ def _print_end(event: RunFinished, rows: Sequence[Row], watched: str, *, quiet: 
 
 @contextmanager
 def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
-    """Yield what shows the progress on standard error; a lost one stops no training."""
+    """Yield what shows the progress on standard error."""
     if quiet:
         yield lambda event: None
-    elif not can_redraw(sys.stderr) or (as_json and is_terminal(sys.stdout)):
+    elif not can_redraw(sys.stderr) or (as_json and sys.stdout.isatty()):
         # JSON lines on the terminal that a dashboard is drawn on would tear it.
         yield _lines(trainer.settings.training.epochs)
     else:
@@ -142,8 +142,7 @@ def _lines(epochs: int) -> Show:
 
     def show(event: Event) -> None:
         if isinstance(event, EpochFinished):
-            with suppress(OSError):  # nobody is left to be told
-                print(epoch_line(event, epochs), file=sys.stderr, flush=True)
+            print(epoch_line(event, epochs), file=sys.stderr, flush=True)
 
     return show
 
