@@ -16,6 +16,8 @@ class _Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
+            if error.option_name.startswith("--"):
+                raise
             hint = "an expression that begins with - follows --, as in: nnctl graph -- '-a * b' ..."
             raise UsageError(f"{error.format_message()}\n{hint}") from None
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog=help_end("nnctl trace --config deep --index 7\nnctl trace --run latest", 4, 5)
+    epilog=help_end("nnctl trace --config deep --index 7\nnnctl trace --run latest", 4, 5)
 )
 @config_option
 @run_option
@@ -54,13 +54,14 @@ def command(
     wrong, with its remedy. The update is the optimizer's first step at the configured learning
     rate, whatever the schedule.
 
-    --json: loss (as reported), batch_loss (as minimised), learning_rate; layers, each with name,
-    output_shape, parameters, activation_mean, activation_std, zero_fraction, saturated_fraction
-    (sigmoid, tanh: slope below 5% of its largest), dead_units (slope 0 for the whole batch),
-    activation_gradient_norm (at the output), gradient_norm (at the parameters), update_ratio
-    (change of the weight in one step, by its size; Euclidean norms); findings, each with kind,
-    layer, message, remedy; and with --index sample: index, label, prediction, loss, batch_loss,
-    outputs, probabilities, target, gradient (at the outputs). What has no meaning is null.
+    --json: name, run, dataset, batch_size, classes, loss (as reported), batch_loss (as minimised),
+    learning_rate; layers, each with name, output_shape, parameters, activation_mean,
+    activation_std, zero_fraction, saturated_fraction (sigmoid, tanh: slope below 5% of its
+    largest), dead_units (slope 0 for the whole batch), activation_gradient_norm (at the output),
+    gradient_norm (at the parameters), update_ratio (change of the weight in one step, by its size;
+    Euclidean norms); findings, each with kind, layer, message, remedy; with --index also sample:
+    index, label, prediction, loss, batch_loss, outputs, probabilities, target, gradient (at the
+    outputs). What has no meaning is null.
     """
     from dataclasses import asdict
 

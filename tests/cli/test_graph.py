@@ -150,5 +150,12 @@ def test_graph_mistakes_end_with_two_and_a_remedy(
     assert all(word in err for word in words)
 
 
+def test_graph_misspelt_option_is_no_expression(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["graph", "a", "a=1", "--jsn"]) == 2
+    err = capsys.readouterr().err
+    assert "--json" in err
+    assert "follows --" not in err
+
+
 def test_graph_takes_an_expression_with_a_sign_after_two_dashes() -> None:
     assert graph("--", "-a * 2", "a=3").startswith("-a * 2 = -6\n")
