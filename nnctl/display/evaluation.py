@@ -17,6 +17,7 @@ from rich.text import Text
 
 from nnctl.display.digits import Gallery
 from nnctl.display.output import console
+from nnctl.display.tables import figures
 from nnctl.errors import printable
 from nnctl.nn.functions import Array
 from nnctl.training.mistakes import Mistake
@@ -71,18 +72,15 @@ def class_label(label: int, class_names: Sequence[str] | None) -> str:
 
 
 def _class_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("class", no_wrap=True)
-    for heading in ("precision", "recall", "F1", "images"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    cells = []
     for row in rows:
         label = str(row["label"])
         if class_names:
             label += f" {class_names[row['label']]}"
         ratios = [row[key] for key in ("precision", "recall", "f1")]
         shown = ["-" if ratio is None else f"{ratio:.1%}" for ratio in ratios]
-        table.add_row(label, *shown, f"{row['support']:,}")
-    return table
+        cells.append([label, *shown, f"{row['support']:,}"])
+    return figures(["class", "precision", "recall", "F1", "images"], cells)
 
 
 def _confusions(confusion: Array, class_names: Sequence[str] | None) -> str:

@@ -121,12 +121,20 @@ def test_checkpoint_file_needs_no_run_around_it(runs_dir: Path, capsys: Capture)
     inside = report(capsys, "wide-001")
     shutil.copy(runs_dir / "wide-001" / "checkpoints" / "best.safetensors", "alone.safetensors")
     shutil.rmtree(runs_dir)
+    Path("config.yaml").write_text("network: this is no run's\n")
     alone = report(capsys, "alone.safetensors")
     assert (alone["run_dir"], alone["checkpoint"]) == (None, "alone.safetensors")
     for key in ("loss", "accuracy", "confusion_matrix", "dataset"):
         assert alone[key] == inside[key]
     assert run(["evaluate", "alone.safetensors"]) == 0
     assert capsys.readouterr().out.startswith("alone.safetensors: mnist-sample, test split")
+
+
+def test_checkpoint_file_inside_a_run_belongs_to_it(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(runs_dir / "wide-001" / "checkpoints")
+    assert report(capsys, "best.safetensors")["run_dir"] == str(runs_dir / "wide-001")
 
 
 def test_require_is_decided_after_everything_is_written(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nnctl.datasets.catalogue import CATALOGUE
-from nnctl.display.evaluation import ASCII_SHADES, SHADES, HeatMap
+from nnctl.display.evaluation import ASCII_SHADES, SHADES, HeatMap, print_evaluation
 from nnctl.nn.functions import Array
+from nnctl.nn.metrics import per_class, wilson_interval
+from nnctl.training.mistakes import Mistake
 
 
 class Ascii(Console):
@@ -100,3 +103,34 @@ def test_heat_map_in_colour_keeps_the_numbers_and_needs_no_shades() -> None:
         console.print(HeatMap(counts))
     assert not any(shade in capture.get() for shade in SHADES)
     assert "\x1b[1;37;48;2;" in capture.get()  # a background of its own for each number
+
+
+def test_evaluation_of_clothes_names_the_classes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    counts = np.diag([90] * 10)
+    counts[6, 0], counts[9, 7] = 8, 3
+    report = {
+        **{"run_dir": "runs/clothes-001", "checkpoint": "best", "dataset": "fashion-mnist"},
+        **{"split": "test", "samples": 911, "loss": 0.25, "accuracy": 900 / 911},
+        "accuracy_interval": wilson_interval(900, 911),
+        "per_class": [asdict(figures) for figures in per_class(counts)],
+        "confusion_matrix": counts.tolist(),
+    }
+    image = np.zeros(784, np.uint8)
+    mistake = Mistake(index=12, label=6, image=image, classes=(0, 6), scores=(0.8, 0.15))
+    names = CATALOGUE["fashion-mnist"].class_names
+    print_evaluation(report, names, (28, 28), [mistake], probabilities=True)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "clothes-001, best checkpoint: fashion-mnist, test split, 911 images"
+    assert lines[3] == "accuracy  98.79% (95% interval 97.85% to 99.32%)"
+    assert [line.split() for line in lines if line.startswith("6 Shirt")] == [
+        ["6", "Shirt", "100.0%", "91.8%", "95.7%", "98"],
+        ["6", "Shirt", "█8", *["·"] * 5, "90", *["·"] * 3],
+    ]
+    assert "Most often confused: Shirt as T-shirt/top (8), Ankle boot as Sneaker (3)" in lines
+    assert "Most confident mistakes (1 of 11):" in lines
+    assert lines[-3:] == ["image 12: Shirt", "T-shirt/top  80.0%", "Shirt  15.0%"]
+    print_evaluation(report, names, (28, 28), [mistake], probabilities=False)
+    assert "T-shirt/top  0.800" in capsys.readouterr().out
