@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable
+from time import sleep
 
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
@@ -72,4 +72,4 @@ def redraw_until(over: Callable[[], bool], content: Callable[[], RenderableType]
             screen.print(content())
         if last:
             return
-        time.sleep(REDRAW_SECONDS)
+        sleep(REDRAW_SECONDS)

@@ -39,12 +39,14 @@ def _figures(summary: Mapping[str, Any]) -> Table:
     """Return loss and accuracy of each set, at the epoch that counts."""
     table = Table(box=None, pad_edge=False)
     best, epochs = summary["best_epoch"], summary["epochs"]
-    table.add_column(f"best epoch: {best}" if best else f"epoch {epochs}" if epochs else "")
+    table.add_column(f"best epoch {best}" if best else f"epoch {epochs}" if epochs else "")
+    for metric in ("loss", "accuracy"):
+        table.add_column(metric, justify="right")
     for part in ("train", "validation", "test"):
-        table.add_column(part, justify="right")
-    for metric, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
-        values = (summary[f"{part}_{metric}"] for part in ("train", "validation", "test"))
-        table.add_row(metric, *("-" if value is None else form.format(value) for value in values))
+        figures = [("{:.4f}", summary[f"{part}_loss"]), ("{:.2%}", summary[f"{part}_accuracy"])]
+        table.add_row(
+            part, *("-" if value is None else form.format(value) for form, value in figures)
+        )
     return table
 
 

@@ -83,10 +83,10 @@ def test_result_is_on_standard_output_and_a_line_an_epoch_on_standard_error() ->
 def test_figures_at_the_end_are_those_of_the_summary() -> None:
     stdout = train().stdout
     summary = json.loads(Path("runs/quickstart-001/summary.json").read_bytes())
-    for metric, form in (("loss", "{:.4f}"), ("accuracy", "{:.2%}")):
-        figures = [form.format(summary[f"{p}_{metric}"]) for p in ("train", "validation", "test")]
-        assert re.search(rf"^{metric} +{' +'.join(figures)}$", stdout, re.MULTILINE)
-    assert f"best epoch: {summary['best_epoch']}" in stdout
+    for part in ("train", "validation", "test"):
+        figures = f"{summary[f'{part}_loss']:.4f} +{summary[f'{part}_accuracy']:.2%}"
+        assert re.search(rf"^{part} +{figures}$", stdout, re.MULTILINE)
+    assert f"best epoch {summary['best_epoch']} " in stdout
 
 
 def test_json_lines_have_the_fields_of_the_contract() -> None:
