@@ -32,4 +32,6 @@ def main() -> NoReturn:
     except SystemFailure as error:
         print(f"nnctl: error: {error}", file=sys.stderr)
         code = code or ExitCode.SYSTEM
+    sys.stderr.flush()
+    signals.ignore()
     sys.exit(code)

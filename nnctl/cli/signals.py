@@ -21,6 +21,7 @@ SIGNALS = [
     getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)
 ]
 GRACE = 1.5  # seconds
+LAST_WORDS = 0.2  # seconds more for what is still to be written
 _ALARM = getattr(signal, "SIGALRM", None)
 
 
@@ -51,16 +52,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
     global _first
     if _first is None:
         _first = number
-    _set_alarm()
+    _set_alarm(GRACE)
     if _request is not None and _request.number is None:
         _request.number = _first
     else:
         raise Ended(_first)
 
 
-def _set_alarm() -> None:
+def _set_alarm(seconds: float) -> None:
     if _ALARM is not None:
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def install() -> None:
@@ -82,7 +83,14 @@ def leave(code: int) -> None:
         if number is not None and signal.getsignal(number) is _handle:
             signal.signal(number, end)
     if _first is not None:
-        _set_alarm()
+        _set_alarm(LAST_WORDS)
+
+
+def ignore() -> None:
+    """Let the interpreter end: in these milliseconds it would answer signals in its own way."""
+    for number in (*SIGNALS, _ALARM):
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class Injector:
             half()
             if self.number is None:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(self.number, os.strerror(self.number), shown)
+            else:
+                raise OSError(self.number, os.strerror(self.number), shown)
 
     def install(self) -> None:
         for name in CALLS:
