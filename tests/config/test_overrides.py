@@ -77,6 +77,28 @@ def test_override_makes_the_mappings_on_its_way(load: Load) -> None:
     assert initializer == {"kind": "normal", "std": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer.kind", "adam"),
+        ("training.epochs", "3"),
+        ("data.split_seed", "3"),
+        ("schedule.warmup", "3"),
+    ],
+)
+def test_override_fills_what_the_file_left_empty(load: Load, key: str, value: str) -> None:
+    network = "network: [{affine: 10}]"
+    empty = f"{key.split('.')[0]}:"
+    assert load(f"{network}\n{empty}", (key, value)) == load(network, (key, value))
+
+
+def test_override_is_blamed_for_what_lacks_beside_it(refusal: Refusal) -> None:
+    text = "network: [{affine: 10}]\ntraining: {early_stopping: null}"
+    told = refusal(text, ("training.early_stopping.min_delta", "1"))
+    assert told.startswith("--set training.early_stopping.min_delta: ")
+    assert "training.early_stopping needs patience" in told
+
+
 def test_override_can_give_what_the_file_lacks_or_has_wrong(load: Load) -> None:
     assert load("seed: 1", ("network", "[{affine: 10}]")).seed == 1
     assert load("", ("network", "[{affine: 10}]")).seed == 0
