@@ -167,12 +167,12 @@ class DatasetName(Word):
                 message = f"{quoted(name)} is no data set (nor is it a path: that has a separator)"
                 problems.add(node.place, message, name, CATALOGUE)
             return node
-        if "\0" in name or name.encode("utf-8", "replace").decode() != name:
-            problems.add(node.place, f"{node.path} must be a path that can be written in UTF-8")
-            return node
         path, folder = os.path.expanduser(name), node.place.source.folder
-        if folder is not None and not os.path.isabs(path):
+        if folder is not None and "\0" not in path and not os.path.isabs(path):
             path = os.path.realpath(folder / path)
+        if "\0" in path or path.encode("utf-8", "replace").decode() != path:
+            message = f"{node.path} must be a path that can be written in UTF-8"
+            problems.add(node.place, f"{message}, not {quoted(path)}")
         return replace(node, value=path)
 
     def schema(self) -> Schema:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO, TextIOWrapper
@@ -228,6 +229,18 @@ def test_absolute_and_home_paths_of_a_dataset_are_kept(
     for written, read in {"/a/../b": "/a/../b", "~/b": "/home/ada/b"}.items():
         settings = load(f"network: [{{affine: 10}}]\ndata: {{dataset: {written}}}")
         assert settings.data.dataset == read
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_dataset_below_a_folder_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    (folder / "a.yaml").write_text("network: [{affine: 10}]\ndata: {dataset: ./b}")
+    with pytest.raises(ConfigError, match="must be a path that can be written in UTF-8") as caught:
+        load_settings(str(folder / "a.yaml"))
+    assert str(caught.value).replace("\n", "").isprintable()
+    (folder / "a.yaml").write_text("network: [{affine: 10}]")
+    assert load_settings(str(folder / "a.yaml")).name == "a"
 
 
 # Round trips.
