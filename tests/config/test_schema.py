@@ -39,7 +39,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 REGISTRIES: list[Mapping[str, type]] = [LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, INITIALIZERS]
 
 fuzzing = settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
