@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -90,7 +91,9 @@ def write_picture(path: Path, chart: Chart) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context({"svg.hashsalt": "nnctl", "text.parse_math": False}):
+    # What matplotlib warns of, a letter that its font lacks or an empty log axis, can be seen.
+    settings = matplotlib.rc_context({"svg.hashsalt": "nnctl", "text.parse_math": False})
+    with settings, warnings.catch_warnings(action="ignore"):
         figure = Figure(figsize=(7, 4.2), dpi=200, layout="constrained")
         axes = figure.add_subplot(
             title=chart.title,

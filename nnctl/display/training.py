@@ -29,8 +29,8 @@ EVENTS = {RunStarted: "run_started", EpochFinished: "epoch_finished", RunFinishe
 
 
 @contextmanager
-def reporter(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
-    """Yield what shows an event of `trainer`, as it happens.
+def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) -> Iterator[Show]:
+    """Yield what shows an event of `trainer`, which writes to `run`, as it happens.
 
     It is called for every step, so it costs next to nothing between two redraws.
     """
@@ -43,7 +43,7 @@ def reporter(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
                     _print_event(name, event)
             elif isinstance(event, RunFinished):
                 rows = msgspec.to_builtins(trainer.progress.history)
-                _print_end(event, rows, trainer.watched, quiet=quiet)
+                _print_end(run, event, rows, trainer.watched, quiet=quiet)
 
         yield show
 
@@ -66,7 +66,7 @@ def print_summary(run: RunFolder, summary: dict[str, Any], *, as_json: bool, qui
     else:
         rows = read_metrics(run)
         watched = "test" if event.validation_loss is None else "validation"
-        _print_end(event, rows, watched, quiet=quiet)
+        _print_end(run, event, rows, watched, quiet=quiet)
 
 
 def print_plan(trainer: Trainer, *, as_json: bool) -> None:
@@ -108,15 +108,17 @@ def _print_event(name: str, event: Event) -> None:
     print_json({"event": name, **msgspec.to_builtins(event)})
 
 
-def _print_end(event: RunFinished, rows: Sequence[Row], watched: str, *, quiet: bool) -> None:
+def _print_end(
+    run: RunFolder, event: RunFinished, rows: Sequence[Row], watched: str, *, quiet: bool
+) -> None:
     """Print the end of a run for a person; `quiet`: its directory alone."""
     if quiet:
-        print_path(event.run_dir)
+        print_path(run.path)
         return
     from nnctl.display.summary import summary_view
 
     console().print(summary_view(msgspec.to_builtins(event), rows, watched))
-    console().print(printable(event.run_dir), soft_wrap=True)
+    console().print(printable(run.path), soft_wrap=True)
 
 
 # Progress.

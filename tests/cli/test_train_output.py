@@ -117,6 +117,12 @@ def test_quiet_prints_the_run_directory_alone() -> None:
     assert (result.stdout, result.stderr) == ("runs/quickstart-001\n", "")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_quiet_prints_a_path_byte_for_byte() -> None:
+    folder = os.fsdecode(b"a\xff b\n")
+    assert train("-q", "--run-dir", folder).stdout_bytes == b"a\xff b\n\n"
+
+
 def test_quiet_imports_nothing_to_draw_with() -> None:
     code = (
         "import sys; from nnctl.cli.group import run; code = run(sys.argv[1:]);"
@@ -250,14 +256,14 @@ def test_diverged_run_shows_its_curves_and_no_test_figures(
 
 def test_resume_of_a_finished_run_prints_its_end_again() -> None:
     first = train().stdout
-    again = CliRunner().invoke(cli, ["train", "--resume", "latest"])
+    resume = ["train", "--resume", "quickstart-001"]
+    again = CliRunner().invoke(cli, resume)
     assert again.exit_code == 0
     assert again.stdout == first
-    last = CliRunner().invoke(cli, ["train", "--resume", "latest", "--json"]).stdout
+    last = CliRunner().invoke(cli, [*resume, "--json"]).stdout
     summary = json.loads(Path("runs/quickstart-001/summary.json").read_bytes())
     assert json.loads(last) == {"event": "run_finished", **summary}
-    quiet = CliRunner().invoke(cli, ["train", "--resume", "latest", "-q"])
-    assert quiet.stdout == "runs/quickstart-001\n"
+    assert CliRunner().invoke(cli, [*resume, "-q"]).stdout == "runs/quickstart-001\n"
 
 
 def test_damaged_summary_is_named(capfd: pytest.CaptureFixture[str]) -> None:
