@@ -25,13 +25,6 @@ from nnctl.datasets.catalogue import (
     KnownSet,
     Pin,
 )
-from nnctl.display.output import console
-
-
-@pytest.fixture(autouse=True)
-def _new_console() -> None:
-    """Let each test's console see the width and colours of its own environment."""
-    console.cache_clear()
 
 
 def images_file(count: int, rows: int = 28, columns: int = 28) -> bytes:

@@ -5,13 +5,13 @@ Hides rich, which is imported when the first byte is asked for: a warm cache cos
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from nnctl.datasets import Progress
+from nnctl.display.output import can_redraw
 
 if TYPE_CHECKING:
     import rich.progress
@@ -23,12 +23,7 @@ NARROW = 66  # columns; below, a bar leaves no room for what is said beside it
 def download_progress(*, quiet: bool = False) -> Iterator[Progress]:
     """Yield a listener that tells on standard error of warnings and, unless `quiet`, transfers."""
     with ExitStack() as stack:
-        yield _Silent() if quiet else _Lines() if not _redraws() else _Bar(stack)
-
-
-def _redraws() -> bool:
-    """Return whether standard error is a terminal that a bar can be redrawn on."""
-    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        yield _Silent() if quiet else _Bar(stack) if can_redraw(sys.stderr) else _Lines()
 
 
 class _Silent(Progress):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@cache
 def console(*, stderr: bool = False) -> Console:
     """Return the console of standard output or standard error.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema  # type: ignore[import-untyped]
@@ -13,7 +12,6 @@ import pytest
 
 from nnctl.cli.group import run
 from nnctl.config import bundled_configs, load_settings, to_dict
-from nnctl.display.output import console
 from nnctl.files import bundled
 
 Capture = pytest.CaptureFixture[str]
@@ -103,12 +101,10 @@ def test_schema_is_printed_and_accepts_a_shown_config(capsys: Capture) -> None:
 
 
 @pytest.fixture(params=[100, 40])
-def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """The width of the terminal."""
     monkeypatch.setenv("COLUMNS", str(request.param))
-    console.cache_clear()
-    yield request.param
-    console.cache_clear()
+    return int(request.param)
 
 
 def test_list_names_each_config_and_what_it_shows(columns: int, capsys: Capture) -> None:

@@ -31,14 +31,6 @@ def figures(text: str, node: str) -> list[str]:
     return next(match[1].split() for line in text.splitlines() if (match := pattern.match(line)))
 
 
-@pytest.fixture(autouse=True)
-def fresh_console() -> None:
-    """The console is kept for the process, but `CliRunner` changes the stream below it."""
-    from nnctl.display.output import console
-
-    console.cache_clear()
-
-
 def test_graph_prints_the_shopping_example() -> None:
     text = graph(*SHOPPING)
     assert text.startswith("(apple*2 + orange*3) * tax = 715\n")

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from nnctl.cli.group import cli, run
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
-from nnctl.display.output import console
 from nnctl.training.events import StepFinished
 from nnctl.training.trainer import Trainer
 
@@ -23,12 +22,6 @@ network:
   - sigmoid
   - affine: {units: 10, initializer: {kind: normal, std: 3}}
 """
-
-
-@pytest.fixture(autouse=True)
-def fresh_console() -> None:
-    """The console is kept for the process, but `CliRunner` changes the stream below it."""
-    console.cache_clear()
 
 
 def trace(*arguments: str, columns: int = 120, **env: str) -> str:

@@ -167,6 +167,17 @@ def test_json_on_the_same_terminal_is_not_torn_by_a_dashboard() -> None:
     assert terminal.count('{"event"') == 4
 
 
+def test_json_in_a_pipe_comes_with_a_dashboard_on_the_terminal() -> None:
+    terminal, output = on_terminal("--json", stdout=False)
+    assert "step 0/12" in terminal
+    assert [json.loads(line)["event"][:3] for line in output.splitlines()] == [
+        "run",
+        "epo",
+        "epo",
+        "run",
+    ]
+
+
 def test_dumb_terminal_gets_no_escape_sequence() -> None:
     terminal, _ = on_terminal(stdout=True, TERM="dumb")
     assert "\x1b" not in terminal

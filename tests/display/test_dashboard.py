@@ -13,7 +13,6 @@ from nnctl.config import load_settings
 from nnctl.datasets import Source, load
 from nnctl.display import dashboard as dashboard_module
 from nnctl.display.dashboard import SHARE, View, bar, dashboard, flow
-from nnctl.display.output import console
 from nnctl.display.region import Region
 from nnctl.training.events import StepFinished
 from nnctl.training.trainer import Trainer
@@ -165,10 +164,7 @@ def trainer() -> Iterator[Trainer]:
 
 def attach(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a terminal standard error."""
-    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.stderr", terminal)
-    console.cache_clear()
+    monkeypatch.setattr(dashboard_module, "console", lambda stderr: screen_of(terminal))
 
 
 class Clock:
