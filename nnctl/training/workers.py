@@ -27,7 +27,7 @@ from nnctl.nn.functions import Array
 
 SPINS = 2000  # tries before a wait sleeps: about 0.1 ms, longer than two equal shares differ
 PATIENCE = 0.5  # seconds a sleeper waits before it looks whether the others are alive
-LATE = 0.0003  # seconds; a worker that is later than this, and than its share should take, is late
+CREDIT = 0.0005  # seconds that workers may come late, beyond what working alone would cost
 ALONE = 0.02  # seconds the caller then works alone; twice as long each time it was too short ...
 ALONE_MOST = 0.5  # ... up to this
 
@@ -57,7 +57,7 @@ class Team:
         self._tasks: Sequence[Callable[..., None]] = ()
         self._command = self.allocate(8, np.float64)
         self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
-        self._alone_for = self._alone_until = 0.0
+        self._debt = self._alone_for = self._alone_until = 0.0
         if size > 1:
             from multiprocessing import get_context
 
@@ -103,24 +103,28 @@ class Team:
         """Wait until the task is done for every rank."""
         if not self._started:
             return
-        for done in self._done:
-            for _ in range(SPINS):
-                if done.acquire(False):
-                    break
-            else:
-                self._sleep_for(done)
-        self._started = 0.0
-
-    def _sleep_for(self, done: Any) -> None:
-        """Wait for a worker that isn't done in a moment, and note if it is late."""
         waiting = time.monotonic()
-        while not done.acquire(True, PATIENCE):
-            self._check_alive()
+        for done in self._done:
+            self._take(done, self._check_alive)
         now = time.monotonic()
-        if now - waiting > max(LATE, waiting - self._started):
+        # What waiting has cost, less what the others' shares would have: above 0, go on alone.
+        lost = now - waiting - (self.size - 1) * (waiting - self._started)
+        self._debt = max(self._debt + lost, -CREDIT)
+        if self._debt > 0:
             too_short = now < self._alone_until + self._alone_for
             self._alone_for = min(2 * self._alone_for, ALONE_MOST) if too_short else ALONE
             self._alone_until = now + self._alone_for
+            self._debt = -CREDIT
+        self._started = 0.0
+
+    @staticmethod
+    def _take(token: Any, check: Callable[[], None]) -> None:
+        """Take a token as soon as it is there; while that is long in coming, `check` at times."""
+        for _ in range(SPINS):
+            if token.acquire(False):
+                return
+        while not token.acquire(True, PATIENCE):
+            check()
 
     def _check_alive(self) -> None:
         """Raise if a worker is gone."""
@@ -134,6 +138,11 @@ class Team:
 
     def _work(self, rank: int, parent: int) -> NoReturn:
         """Be a worker until the caller is gone or kills this process."""
+
+        def orphaned() -> None:
+            if os.getppid() != parent:
+                os._exit(0)
+
         try:
             self._workers = []
             for name in ("SIGHUP", "SIGINT", "SIGTERM"):  # the caller answers them for all
@@ -145,13 +154,7 @@ class Team:
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             go, done = self._go[rank - 1], self._done[rank - 1]
             while True:
-                for _ in range(SPINS):
-                    if go.acquire(False):
-                        break
-                else:
-                    while not go.acquire(True, PATIENCE):
-                        if os.getppid() != parent:
-                            os._exit(0)
+                self._take(go, orphaned)
                 task, count, *numbers = self._command.tolist()
                 self._tasks[int(task)](rank, *numbers[: int(count)])
                 done.release()
