@@ -16,7 +16,6 @@ import numpy as np
 from nnctl.config import Settings, build
 from nnctl.datasets import DataSet, Samples
 from nnctl.datasets.batches import Gatherer, Split, split
-from nnctl.errors import ConfigError
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS, Dropout
 from nnctl.nn.losses import LOSSES, Loss
@@ -53,8 +52,10 @@ def split_data(settings: Settings, data: DataSet) -> Split:
             seed=wanted.split_seed,
         )
     except ValueError as error:
-        raise ConfigError(
-            f"data: {error}\ndata.validation is drawn first, data.train_size from the rest"
+        key = "train_size" if wanted.validation <= len(data.train.labels) else "validation"
+        raise settings.error(
+            f"data.{key}",
+            f"data.{key}: {error}; data.validation is drawn first, data.train_size from the rest",
         ) from None
 
 
