@@ -16,7 +16,7 @@ from nnctl.cli.options import (
     runs_dir_option,
     set_options,
 )
-from nnctl.errors import ConfigError, UsageError, printable
+from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
@@ -86,7 +86,7 @@ def command(
         )
     train = split_data(settings, data).train
     if not len(train):
-        raise ConfigError("data.validation leaves no training images")
+        raise settings.error("data.validation", "data.validation leaves no training images")
     batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
     gather = Gatherer(images)
     network, loss = experiment.network(), build(LOSSES, settings.loss)
