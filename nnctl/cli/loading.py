@@ -112,9 +112,8 @@ def find_checkpoint(
         RunError: run or checkpoint are missing or damaged.
 
     """
-    from nnctl.config import load_settings
     from nnctl.training.checkpoint import FOLDER, load
-    from nnctl.training.runs import RunFolder, find_run
+    from nnctl.training.runs import RunFolder, find_run, read_config
 
     path = Path(name)
     run: RunFolder | None
@@ -129,7 +128,7 @@ def find_checkpoint(
     checkpoint = load(path)
     settings = checkpoint.settings
     if run.manifest.is_file():  # else a file on its own
-        recorded = load_settings(str(run.config))
+        recorded = read_config(run)
         dataset = dataset or recorded.data.dataset
         settings = replace(settings, name=recorded.name)
     else:

@@ -10,14 +10,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from nnctl.config import Settings, load_settings, to_dict
+from nnctl.config import Settings, to_dict
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
-from nnctl.errors import ConfigError, RunError, UsageError, printable
+from nnctl.errors import RunError, UsageError, printable
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import EpochFinished, RunFinished
 from nnctl.training.overfitting import watched_loss
-from nnctl.training.runs import RunFolder, as_text, read_json, read_metrics, read_regular
+from nnctl.training.runs import (
+    RunFolder,
+    as_text,
+    read_config,
+    read_json,
+    read_metrics,
+    read_regular,
+)
 from nnctl.training.trainer import TIMINGS
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
@@ -93,13 +100,9 @@ def read_run(run: RunFolder) -> RunRecord:
         RunError: one is missing, damaged, or holds something else.
 
     """
-    for path in (run.manifest, run.config):
-        if not path.exists():
-            raise RunError(f"{printable(run.path)}: not a run, it has no {path.name}")
-    try:
-        settings = load_settings(str(run.config))
-    except ConfigError as error:
-        raise RunError(f"{printable(run.path)}: its config can't be used\n{error}") from None
+    if not run.manifest.exists():
+        raise RunError(f"{printable(run.path)}: not a run, it has no {run.manifest.name}")
+    settings = read_config(run)
     manifest = _convert(read_json(run.manifest), _Manifest, run.manifest)
     untimed = dict.fromkeys(TIMINGS, 0.0)
     history = [

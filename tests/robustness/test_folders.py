@@ -1,0 +1,383 @@
+"""Run folders: who may write to them, and what becomes of them when somebody else did."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.robustness.conftest import Lab, Outcome, Run
+
+ESCAPE = "\x1b[31m"
+
+
+@pytest.fixture
+def done(lab: Lab) -> Run:
+    """A completed run."""
+    lab("train", "-c", lab.config(), "-q").check(0)
+    return lab.run()
+
+
+# Ownership.
+
+
+def test_runs_that_start_at_once_never_share_a_folder(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 1})
+    processes = [lab.start("train", "-c", config, "-q") for _ in range(8)]
+    outcomes = [lab.finish(process).check(0) for process in processes]
+    names = [f"tiny-00{i}" for i in range(1, 9)]
+    assert sorted(outcome.out for outcome in outcomes) == [f"runs/{name}\n" for name in names]
+    assert len({lab.run(name).last for name in names}) == 1
+    assert (lab.runs / "latest").is_symlink()
+    assert not os.path.isabs(os.readlink(lab.runs / "latest"))
+    assert sorted(os.listdir(lab.runs)) == ["latest", *names]
+
+
+def test_one_of_two_processes_gets_a_folder(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 10000})
+    train = ["train", "-c", config, "-q", "--run-dir", "runs/tiny-001"]
+    owner = lab.start(*train)
+    while not lab.run().epochs:
+        pass
+    for arguments in (
+        ["train", "--resume", "runs/tiny-001", "-q"],
+        [*train, "--overwrite"],
+    ):
+        assert "in use by another process" in lab(*arguments).check(5).err
+    assert "holds a run already" in lab(*train).check(5).err
+    rows = lab.run().epochs
+    while lab.run().epochs <= rows:  # undisturbed
+        assert owner.poll() is None
+    owner.kill()
+    lab.finish(owner)
+    # The lock of a dead process blocks nobody.
+    lab("train", "--resume", "tiny-001", "-q", signals=[(0.2, 15)]).check(143)
+
+
+def test_parallel_resumes_of_one_run_leave_the_right_bytes(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 20})
+    lab("train", "-c", config, "-q", "--runs-dir", "whole").check(0)
+    lab("train", "-c", config, "-q", kill_after=0.1)
+    processes = [lab.start("train", "--resume", "tiny-001", "-q") for _ in range(4)]
+    outcomes = [lab.finish(process).check(0, 5) for process in processes]
+    assert 0 in {outcome.status for outcome in outcomes}
+    assert lab.run().result == lab.run(lab.folder / "whole" / "tiny-001").result
+
+
+def test_folder_of_somebody_else_stays_untouched(lab: Lab) -> None:
+    config = lab.config()
+    foreign = lab.folder / "foreign"
+    (foreign / "checkpoints").mkdir(parents=True)
+    for name in ("thesis.txt", "config.yaml", "metrics.jsonl", "checkpoints/last.safetensors"):
+        (foreign / name).write_text("precious")
+    before = lab.run(foreign).files
+    (lab.folder / "file").write_text("precious")
+    (lab.folder / "loop").symlink_to(lab.folder / "loop")
+    for path in ("foreign", "file", "loop"):
+        for overwrite in ([], ["--overwrite"]):
+            outcome = lab("train", "-c", config, "--run-dir", path, *overwrite).check(5, 1)
+            assert path in outcome.err
+            assert outcome.out == ""
+    lab("train", "--resume", "foreign").check(5)
+    assert lab.run(foreign).files == before
+    assert (lab.folder / "file").read_text() == "precious"
+
+
+def test_run_is_replaced_only_when_asked_to(lab: Lab, done: Run) -> None:
+    config = lab.config("other", seed=7)
+    before = done.files
+    arguments = ["train", "-c", config, "-q", "--run-dir", str(done.path)]
+    assert "holds a run already" in lab(*arguments).check(5).err
+    assert done.files == before
+    lab(*arguments, "--overwrite").check(0)
+    assert "seed: 7" in (done.path / "config.yaml").read_text()
+    assert done.summary["seed"] == 7
+    # What can be told beforehand is told before the old run is given up.
+    before = done.files
+    lab("train", "-c", lab.config("wrong", network=["relu"]), *arguments[3:], "--overwrite").check(
+        2
+    )
+    lab(*arguments, "--overwrite", "--set", "data.train_size=100000").check(2)
+    assert done.files == before
+
+
+def test_overwriting_that_is_killed_can_be_done_again(lab: Lab, done: Run) -> None:
+    """At no moment is the folder one that nnctl would not know as its own."""
+    arguments = ["train", "-c", lab.config(seed=7), "-q", "--run-dir", str(done.path)]
+    backup = lab.folder / "backup"
+    shutil.copytree(done.path, backup)
+    calls = lab(*arguments, "--overwrite", below=done.path).check(0).calls
+    expected = done.result
+    for at in range(1, calls.index("mkdir checkpoints") + 8):
+        shutil.rmtree(done.path)
+        shutil.copytree(backup, done.path)
+        lab(*arguments, "--overwrite", below=done.path, at=at).check(-9)
+        lab(*arguments, "--overwrite").check(0)
+        assert done.result == expected, calls[at - 1]
+
+
+def test_empty_folder_is_accepted_and_latest_is_not_a_run(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 1})
+    for name in ("empty", "with space", "-dash", "new\nline", os.fsdecode(b"\xff\xfe")):
+        (lab.folder / name).mkdir()
+        outcome = lab("train", "-c", config, "--json", f"--run-dir={name}").check(0)
+        assert outcome.events[-1]["status"] == "completed"
+        assert lab.run(lab.folder / name).epochs == 1
+        assert not (lab.runs / "latest").exists()
+        lab("train", "--resume", f"./{name}", "-q").check(0)
+    lab("train", "-c", config, "--run-dir", "runs/latest").check(2)
+    for name in ("a/b", "..", "", "a b", f"a{ESCAPE}"):
+        lab("train", "-c", config, "--name", name).check(2)
+    assert not lab.runs.exists()
+
+
+def test_folder_claimed_by_a_killed_process_is_swept_up(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 1})
+    orphan, young, kept = (lab.runs / f"tiny-00{i}" for i in (1, 2, 3))
+    for path in (orphan, young, kept):
+        path.mkdir(parents=True)
+    (orphan / ".nnctl-00000000-x.tmp").touch()
+    (kept / "notes.txt").touch()
+    for path in (orphan, kept):
+        os.utime(path, (0, 0))
+    assert lab("train", "-c", config, "-q").check(0).out == "runs/tiny-004\n"
+    assert [path.exists() for path in (orphan, young, kept)] == [False, True, True]
+
+
+# Going on.
+
+
+def test_finished_run_is_shown_again_and_stays_as_it_is(lab: Lab, done: Run) -> None:
+    before = done.files
+    first = lab("train", "--resume", "latest", "--json").check(0)
+    assert [event["event"] for event in first.events] == ["run_finished"]
+    assert first.events[0]["status"] == "completed"
+    lab("train", "--resume", "latest", "--require", "test_accuracy>=2").check(3)
+    lab("train", "--resume", "latest", "--epochs", "3").check(0)
+    assert done.files == before
+
+
+def test_more_epochs_go_on_as_if_they_had_been_asked_for_at_once(lab: Lab, done: Run) -> None:
+    config = lab.config(training={"epochs": 5})
+    lab("train", "-c", config, "-q", "--runs-dir", "whole").check(0)
+    outcome = lab("train", "--resume", "latest", "--epochs", "5", "--json").check(0)
+    assert [event.get("epoch") for event in outcome.events] == [None, 4, 5, None]
+    assert outcome.events[0]["step"] == 18
+    assert done.result == lab.run(lab.folder / "whole" / "tiny-001").result
+    assert "epochs: 5" in (done.path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--epochs", "2"], "training.epochs"),
+        (["--lr", "0.5"], "optimizer.learning_rate: 0.001 -> 0.5"),
+        (["--seed", "1", "--set", "network.0.affine.units=9"], "network.0.affine.units: 12 -> 9"),
+        (["--set", "data.dataset=mnist"], "data.dataset"),
+        (["--set", "training.checkpoint_seconds=1"], "training.checkpoint_seconds: 0.0 -> 1.0"),
+        (["--name", "x"], "--name"),
+        (["--run-dir", "x"], "--run-dir"),
+        (["--overwrite"], "--overwrite"),
+        (["--epochs", "-1"], "training.epochs"),
+    ],
+)
+def test_nothing_but_more_epochs_can_be_asked_for(
+    lab: Lab, done: Run, arguments: list[str], named: str
+) -> None:
+    before = done.files
+    assert named in lab("train", "--resume", "latest", *arguments).check(2).err
+    assert done.files == before
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one_cycle"])
+def test_schedule_that_depends_on_the_length_can_not_be_made_longer(lab: Lab, kind: str) -> None:
+    lab("train", "-c", lab.config(schedule={"kind": kind}), "-q").check(0)
+    assert kind in lab("train", "--resume", "latest", "--epochs", "5").check(2).err
+
+
+def test_run_killed_before_its_first_checkpoint_starts_again(lab: Lab, done: Run) -> None:
+    expected = done.result
+    lab("train", "-c", lab.config(), "-q").check(0)
+    run = lab.run("tiny-002")
+    for name in ("checkpoints/last.safetensors", "summary.json"):
+        (run.path / name).unlink()
+    lab("train", "--resume", "tiny-002", "-q").check(0)
+    assert run.result == expected
+
+
+def test_other_data_are_refused(lab: Lab, done: Run) -> None:
+    shutil.copytree(lab.data, lab.folder / "data")
+    path = lab.folder / "data" / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    config = done.path / "config.yaml"
+    config.write_text(config.read_text().replace(str(lab.data), str(lab.folder / "data")))
+    before = done.files
+    outcome = lab("train", "--resume", "latest", "--epochs", "9", "-q").check(4)
+    assert "t10k-labels-idx1-ubyte" in outcome.err
+    assert done.files == before
+
+
+def test_threads_are_remembered_and_others_are_warned_of(lab: Lab) -> None:
+    lab("train", "-c", lab.config(), "-q", "--threads", "2").check(0)
+    more = ["train", "--resume", "latest", "--json", "--epochs"]
+    outcome = lab(*more, "4").check(0)
+    assert outcome.events[0]["threads"] == 2
+    assert "warning" not in outcome.err
+    outcome = lab(*more, "5", "--threads", "1").check(0)
+    assert outcome.events[0]["threads"] == 1
+    assert re.search("nnctl: warning: .*threads", outcome.err)
+
+
+def test_diverged_run_stays_diverged(lab: Lab) -> None:
+    config = lab.config(optimizer={"kind": "sgd", "learning_rate": 1e6}, loss="mean_squared_error")
+    outcome = lab("train", "-c", config, "--json").check(6)
+    assert re.search(r"epoch \d+, step \d+, learning rate 1e\+06", outcome.err)
+    assert "warning" not in outcome.err.lower()
+    assert outcome.events[-1]["status"] == "diverged"
+    before = lab.run().files
+    for more in ([], ["--epochs", "9"]):
+        assert "diverged" in lab("train", "--resume", "latest", "-q", *more).check(6).err
+    assert lab.run().files == before
+
+
+@pytest.mark.parametrize("torn", ["", '{"epoch": 4, "st', "x" * 1000, '{"epoch": 3}\n', "\0\n"])
+def test_metrics_are_repaired_and_keep_their_timings(lab: Lab, done: Run, torn: str) -> None:
+    expected, path = done.rows, done.path / "metrics.jsonl"
+    text = path.read_text()
+    path.write_text(text + torn)
+    (done.path / "summary.json").unlink()
+    lab("train", "--resume", "latest", "-q").check(0)
+    assert path.read_text() == text
+    assert done.rows == expected
+    lines = text.splitlines(keepends=True)
+    path.write_text(lines[0] + "damaged\n" + lines[2])
+    (done.path / "summary.json").unlink()
+    lab("train", "--resume", "latest", "-q").check(0)
+    assert done.rows == expected
+    assert path.read_text().splitlines(keepends=True)[::2] == lines[::2]
+
+
+def test_seconds_add_up_over_interruptions(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 15})
+    began = ["train", "-c", config, "-q"]
+    seconds = 0.0
+    for arguments in (began, *[["train", "--resume", "latest", "-q"]] * 9):
+        outcome = lab(*arguments, signals=[(0.12, 15)]).check(0, 143)
+        told = json.loads((lab.run().path / "summary.json").read_text())["seconds"]
+        assert told >= seconds
+        seconds = told
+        if outcome.status == 0:
+            break
+    lines = (lab.run().path / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert seconds >= sum(row["seconds"] for row in rows)
+
+
+# What a stranger may have put there.
+
+
+def hostile_json(text: str) -> list[str]:
+    return [text, "", "[]", "{", "{}", "nul", '{"status": "\\u001b[31m"}', "[" * 100_000, "\0"]
+
+
+def every_command(lab: Lab, *codes: int) -> list[Outcome]:
+    """Look at the run in every way; the outcomes are in words and of these exit codes."""
+    return [
+        lab(*arguments).check(*codes)
+        for arguments in (
+            ["train", "--resume", "runs/tiny-001", "--epochs", "4", "-q"],
+            ["evaluate", "runs/tiny-001"],
+            ["runs", "show", "tiny-001"],
+            ["runs", "list"],
+            ["plot", "runs/tiny-001"],
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "summary.json", "metrics.jsonl", "config.yaml"])
+def test_hostile_files_of_a_run_are_told_of(lab: Lab, done: Run, name: str) -> None:
+    path = done.path / name
+    good = path.read_bytes()
+    backup = lab.folder / "backup"
+    shutil.copytree(done.path, backup)
+    contents: list[Any] = [
+        *hostile_json('{"threads": 1e9, "seconds": "x", "epoch": 1e300}'),
+        b"\xff\xfe\x00" * 100,
+        b"a: &a [*a, *a]\n" * 50,
+        b"!!python/object/apply:os.system ['touch /tmp/executed']\n",
+        good.replace(b"tiny", b"\x1b[31m"),
+        good.replace(b"1", b"9" * 400),
+        good.replace(b'"', b'"\\u001b[2J'),
+    ]
+    for content in contents:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        every_command(lab, 0, 2, 3, 5)
+        shutil.rmtree(done.path)
+        shutil.copytree(backup, done.path)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/full", "pipe", "folder", "nowhere", "loop"])
+def test_links_and_pipes_in_a_run_are_not_followed_into_the_abyss(
+    lab: Lab, done: Run, target: str
+) -> None:
+    os.mkfifo(lab.folder / "pipe")
+    (lab.folder / "folder").mkdir()
+    (lab.folder / "loop").symlink_to(lab.folder / "loop")
+    names = ["manifest.json", "summary.json", "metrics.jsonl", "config.yaml"]
+    names += ["checkpoints/last.safetensors", "checkpoints/best.safetensors"]
+    backup = lab.folder / "backup"
+    shutil.copytree(done.path, backup)
+    for name in names:
+        (done.path / name).unlink()
+        (done.path / name).symlink_to(lab.folder / target)
+        for outcome in every_command(lab, 0, 1, 2, 5):
+            assert outcome.seconds < 5
+        shutil.rmtree(done.path)
+        shutil.copytree(backup, done.path)
+
+
+def test_nothing_is_written_through_a_link(lab: Lab, done: Run) -> None:
+    precious = lab.folder / "precious"
+    shutil.copytree(done.path, precious)
+    before = lab.run(precious).files
+    for name in ("metrics.jsonl", "summary.json", "manifest.json", "config.yaml"):
+        (done.path / name).unlink()
+        (done.path / name).symlink_to(precious / name)
+    lab("train", "--resume", "tiny-001", "--epochs", "4", "-q").check(0)
+    assert done.epochs == 4
+    shutil.rmtree(done.path / "checkpoints")
+    (done.path / "checkpoints").symlink_to(precious / "checkpoints")
+    lab("train", "--resume", "tiny-001", "--epochs", "5", "-q").check(5)
+    arguments = ["train", "-c", lab.config(), "-q", "--run-dir", "runs/tiny-001", "--overwrite"]
+    lab(*arguments).check(0)
+    assert lab.run(precious).files == before
+
+
+def test_checkpoints_of_another_run_are_refused(lab: Lab, done: Run) -> None:
+    lab("train", "-c", lab.config("other", seed=3), "-q").check(0)
+    other = lab.run("other-001")
+    best = Path("checkpoints") / "best.safetensors"
+    (done.path / best).write_bytes(other.best)
+    outcome = lab("train", "--resume", "tiny-001", "--epochs", "5", "-q").check(5)
+    assert "is of another run" in outcome.err
+    (done.path / best).unlink()
+    lab("train", "--resume", "tiny-001", "--epochs", "5", "-q").check(5)
+    last = other.path / "checkpoints" / "last.safetensors"
+    last.write_bytes(done.last)
+    assert "seed: 0 -> 3" in lab("train", "--resume", "other-001", "-q").check(2).err
+
+
+def test_damaged_checkpoint_is_refused_and_kept(lab: Lab, done: Run) -> None:
+    path = done.path / "checkpoints" / "last.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    before = done.files
+    for command in (["train", "--resume", "latest"], ["evaluate", "--checkpoint", "last"]):
+        assert str(path.name) in lab(*command).check(5).err
+    assert done.files == before

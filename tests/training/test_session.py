@@ -1,0 +1,231 @@
+"""What a session leaves on the disk, and that nothing but its settings decides it."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnctl.config import Settings
+from nnctl.datasets import DataSet
+from nnctl.errors import Diverged
+from nnctl.training.checkpoint import load
+from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
+from nnctl.training.resume import go_on, recorded
+from nnctl.training.runs import RunFolder, new_run
+from nnctl.training.session import begin, record
+from nnctl.training.trainer import TIMINGS, Trainer
+
+Make = Callable[..., Settings]
+
+
+def train(
+    settings: Settings,
+    data: DataSet,
+    folder: Path,
+    threads: int = 1,
+    stop: Callable[[Trainer], bool] = lambda trainer: False,
+) -> list[Event]:
+    """Train in `folder`, from where it was left."""
+    run = RunFolder(folder)
+    with closing(Trainer(settings, data, threads)) as trainer:
+        if run.config.exists():
+            manifest = go_on(trainer, recorded(run, ()))
+        else:
+            with new_run(folder, folder.parent, settings.name):
+                manifest = begin(trainer, run)
+        return list(record(trainer, run, manifest, lambda: stop(trainer)))
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = RunFolder(folder).metrics.read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in lines]
+
+
+def test_run_folder_holds_what_the_events_told(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    events = train(tiny_settings(), tiny_data, run.path)
+    told = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert told == [vars(event) for event in events if isinstance(event, EpochFinished)]
+    summary = json.loads(run.summary.read_text())
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    assert summary["status"] == "completed"
+    assert summary["test_loss"] == finished.test_loss
+    assert summary["run_dir"] == str(run.path)
+    manifest = json.loads(run.manifest.read_text())
+    assert manifest["threads"] == 1
+    assert manifest["data_sha256"] == dict(tiny_data.sha256)
+    assert manifest["started"] <= manifest["ended"]
+    assert manifest["seconds"] == finished.seconds
+    lines = run.predictions.read_text().splitlines()
+    assert lines[0] == "index,label,prediction,probability"
+    assert len(lines) == 31
+    last, best = load(run.last).snapshot, load(run.best).snapshot
+    assert last.progress.epoch == 3
+    assert best.progress.epoch == finished.best_epoch
+    names = sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*"))
+    assert names == sorted(
+        [
+            "checkpoints",
+            "checkpoints/best.safetensors",
+            "checkpoints/last.safetensors",
+            "config.yaml",
+            "manifest.json",
+            "metrics.jsonl",
+            "summary.json",
+            "test_predictions.csv",
+        ]
+    )
+
+
+def test_without_validation_no_best_checkpoint_is_chosen(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    events = train(tiny_settings(data={"validation": 0}), tiny_data, run.path)
+    assert not run.best.exists()
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    assert finished.best_epoch is finished.validation_loss is None
+    assert finished.test_loss == rows(run.path)[-1]["test_loss"]
+
+
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dropout": {"network": [{"affine": 6}, "relu", {"dropout": 0.3}, {"affine": 5}]},
+    "batch_norm": {"network": [{"affine": 6}, "batch_norm", "tanh", {"affine": 5}]},
+    "momentum": {"optimizer": {"kind": "momentum", "learning_rate": 0.05}},
+    "adamw, clip_norm, cosine": {
+        "optimizer": {"kind": "adamw"},
+        "schedule": {"kind": "cosine", "warmup": 0.5},
+        "training": {"clip_norm": 0.5},
+    },
+    "early stopping": {
+        "optimizer": {"kind": "sgd", "learning_rate": 0.01},
+        "training": {"epochs": 9, "early_stopping": {"patience": 2, "min_delta": 0.5}},
+    },
+    "no validation": {"data": {"validation": 0}},
+    "one batch": {"training": {"batch_size": 1000}},
+    "mean squared error": {"loss": "mean_squared_error", "training": {"batch_size": 7}},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "threads"),
+    [*((name, 1) for name in EXPERIMENTS), ("dropout", 2), ("adamw, clip_norm, cosine", 2)],
+)
+def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path, name: str, threads: int
+) -> None:
+    """Twice in one go, under another name elsewhere, and stopped after every single step."""
+    settings = tiny_settings(**EXPERIMENTS[name])
+    one, two = tmp_path / "one", tmp_path / "some where" / "two"
+    train(settings, tiny_data, one, threads)
+    train(tiny_settings(name="other", **EXPERIMENTS[name]), tiny_data, two, threads)
+    parted = tmp_path / "parted"
+    for _ in range(100):
+        before = RunFolder(parted)
+        step = load(before.last).snapshot.progress.step if before.last.exists() else 0
+        after = step + 4
+        events = train(
+            settings,
+            tiny_data,
+            parted,
+            threads,
+            lambda trainer: trainer.progress.step >= after,  # noqa: B023
+        )
+        assert isinstance(events[0], RunStarted)
+        assert events[0].step == step
+        if events[-1].status != "interrupted":  # type: ignore[union-attr]
+            break
+    for other in (two, parted):
+        assert RunFolder(other).last.read_bytes() == RunFolder(one).last.read_bytes()
+        if settings.data.validation:
+            assert RunFolder(other).best.read_bytes() == RunFolder(one).best.read_bytes()
+        assert rows(other) == rows(one)
+        assert RunFolder(other).predictions.read_bytes() == RunFolder(one).predictions.read_bytes()
+    if name == "early stopping":
+        assert len(rows(one)) == 3
+        assert json.loads(RunFolder(parted).summary.read_text())["status"] == "early_stopped"
+
+
+def test_seeds_and_threads_do_matter(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("one", "seed", "threads")]
+    train(tiny_settings(), tiny_data, folders[0])
+    train(tiny_settings(seed=1), tiny_data, folders[1])
+    train(tiny_settings(), tiny_data, folders[2], threads=2)
+    assert len({RunFolder(folder).last.read_bytes() for folder in folders}) == 3
+
+
+def test_stop_before_the_first_step_leaves_a_run_to_go_on_with(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    events = train(tiny_settings(), tiny_data, run.path, stop=lambda trainer: True)
+    assert [type(event) for event in events] == [RunStarted, RunFinished]
+    assert load(run.last).snapshot.progress.step == 0
+    assert json.loads(run.summary.read_text())["status"] == "interrupted"
+    assert rows(run.path) == []
+    train(tiny_settings(), tiny_data, tmp_path / "whole")
+    train(tiny_settings(), tiny_data, run.path)
+    assert run.last.read_bytes() == RunFolder(tmp_path / "whole").last.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": {"kind": "sgd", "learning_rate": 1e30}}, "learning rate 1e+30"),
+        ({"optimizer": {"kind": "sgd", "learning_rate": 1e4}, "loss": "mean_squared_error"}, ""),
+        (
+            {
+                "optimizer": {"kind": "sgd", "learning_rate": 0.5, "weight_decay": 20.0},
+                "training": {"epochs": 100},
+            },
+            "the batch loss",
+        ),
+    ],
+)
+def test_divergence_keeps_the_last_finite_checkpoint_and_says_where(
+    tiny_data: DataSet,
+    tiny_settings: Make,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Diverged) as caught:
+        train(tiny_settings(**changes), tiny_data, run.path)
+    message = str(caught.value)
+    assert words in message
+    for fact in ("epoch ", "step ", "learning rate "):
+        assert fact in message
+    summary = json.loads(run.summary.read_text(), parse_constant=pytest.fail)
+    assert summary["status"] == "diverged"
+    assert summary["test_loss"] is None
+    json.loads(f"[{','.join(run.metrics.read_text().splitlines())}]", parse_constant=pytest.fail)
+    if run.last.exists():
+        snapshot = load(run.last).snapshot
+        assert len(rows(run.path)) == snapshot.progress.epoch
+        assert all(np.isfinite(array).all() for array in snapshot.parameters.values())
+
+
+def test_overflow_of_the_optimizer_alone_is_divergence(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    """Losses and weights stay finite: but nobody could go on from such a checkpoint."""
+
+    def layer(units: int, std: float) -> dict[str, Any]:
+        return {"affine": {"units": units, "initializer": {"kind": "normal", "std": std}}}
+
+    settings = tiny_settings(network=[layer(6, 1e-10), layer(5, 1e20)], loss="mean_squared_error")
+    with pytest.raises(Diverged, match=r"square_sum is not finite \(epoch 1, step 4, learning"):
+        train(settings, tiny_data, tmp_path / "run")
+    assert rows(tmp_path / "run") == []
