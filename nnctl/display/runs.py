@@ -24,6 +24,7 @@ from nnctl.training.compare import Difference, RunRecord
 from nnctl.training.runs import RunFolder
 from nnctl.training.verify import Verification
 
+VALIDATION_SET = {"data.dataset", "data.validation", "data.split_seed"}  # what decides it
 GAP = 2  # cells between two columns
 WIDEST = 24  # cells of a value where a column stands for a run
 
@@ -122,6 +123,8 @@ def print_comparison(
             out.print(_runs_by_value(names, column))
     if not settings:
         out.print("\nAll settings are the same.")
+    if not VALIDATION_SET.isdisjoint(settings):
+        out.print("\nTheir validation sets differ: validation figures compare them but roughly.")
     if isinstance(difference, str):
         out.print(f"\nNo test of the best two: {printable(difference)}.")
     elif difference is not None:

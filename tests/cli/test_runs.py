@@ -249,6 +249,11 @@ def test_compare_shows_only_the_settings_that_differ(runs_dir: Path, capsys: Cap
     assert [row["data.validation"] for row in rows] == ["300", "300", "0"]
 
 
+def test_compare_says_when_validation_sets_differ(runs_dir: Path, capsys: Capture) -> None:
+    assert "Their validation sets differ" in output(capsys, "compare", "wide-001", "unwatched-001")
+    assert "validation sets" not in output(capsys, "compare", "wide-001", "narrow-001")
+
+
 def test_compare_takes_networks_of_other_layers_as_one_setting(
     runs_dir: Path, capsys: Capture
 ) -> None:
