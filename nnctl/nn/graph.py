@@ -15,6 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from nnctl.nn.differences import numerical_gradient
+
 
 class Node:
     """A place in a graph that has a value and, after the way back, a gradient dL/dvalue."""
@@ -176,14 +180,14 @@ class Graph:
     def numerical_gradient(self, leaf: Leaf) -> float:
         """Return dL/dleaf without the chain rule: (L(x + h) - L(x - h)) / 2h.
 
-        The way forward is computed again for each; the values are left as they were.
+        The values are as before afterwards.
         """
-        x = leaf.value
-        h = STEP * max(abs(x), 1.0)
-        leaf.value = x + h
-        above = self.forward()
-        leaf.value = x - h
-        below = self.forward()
-        leaf.value = x
-        self.forward()
-        return (above - below) / ((x + h) - (x - h))
+        x = np.array([leaf.value])
+
+        def value() -> float:
+            leaf.value = float(x[0])
+            return self.forward()
+
+        gradient = numerical_gradient(value, x, STEP * max(abs(leaf.value), 1.0))
+        value()  # at x again
+        return float(gradient[0])
