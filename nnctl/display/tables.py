@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 UNLIMITED = 10_000  # columns
+NOTHING = "-"  # where a figure has no meaning
 
 
 def figures(headings: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> Table:
@@ -25,3 +28,23 @@ def fits(table: Table, console: Console, options: ConsoleOptions) -> bool:
     """Return whether `table` can be drawn without cutting anything off."""
     needed = Measurement.get(console, options.update(width=UNLIMITED), table).maximum
     return needed <= options.max_width
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table; where it doesn't fit, each row as lines of its own."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the table, or leave out of the lines what has no meaning."""
+        table = figures(self.headings, self.rows)
+        if fits(table, console, options):
+            yield table
+            return
+        for name, *cells in self.rows:
+            yield Text(name)
+            for heading, cell in zip(self.headings[1:], cells, strict=True):
+                if cell != NOTHING:
+                    yield Text(f"  {heading} {cell}")

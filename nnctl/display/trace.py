@@ -13,7 +13,7 @@ from rich.text import Text
 
 from nnctl.display.digits import Picture
 from nnctl.display.evaluation import class_label
-from nnctl.display.tables import figures, fits
+from nnctl.display.tables import NOTHING, Rows, figures, fits
 from nnctl.nn.diagnosis import Finding
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
@@ -37,9 +37,9 @@ class TraceView:
         trace = self.trace
         yield Text(f"{self.title}\n{_loss_line(trace, self.loss, trace.classes)}\n")
         yield Text("Forward: what each layer puts out (y), over batch and units", style="bold")
-        yield _Rows(FORWARD, [_forward(layer) for layer in trace.layers])
+        yield Rows(FORWARD, [_forward(layer) for layer in trace.layers])
         yield Text("\nBackward, from the loss on: the sizes of the gradients", style="bold")
-        yield _Rows(BACKWARD, [_backward(layer) for layer in reversed(trace.layers)])
+        yield Rows(BACKWARD, [_backward(layer) for layer in reversed(trace.layers)])
         yield Text(
             "\nsaturated: where the function is almost flat; dead: units off for the whole batch\n"
             "|dL/dy|: of the gradient at the layer's output, |dL/dw|: at its parameters\n"
@@ -100,28 +100,6 @@ class SampleView:
                 f"label, {off:.4g} instead of 0 elsewhere"
             )
         return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A table; where it doesn't fit, each row as lines of its own."""
-
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = figures(self.headings, self.rows)
-        if fits(table, console, options):
-            yield table
-            return
-        for name, *cells in self.rows:
-            yield Text(name)
-            for heading, cell in zip(self.headings[1:], cells, strict=True):
-                if cell != NOTHING:
-                    yield Text(f"  {heading} {cell}")
-
-
-NOTHING = "-"  # where a figure has no meaning
 
 
 def _loss_line(traced: Trace | SampleTrace, loss: Loss, classes: int | None = None) -> str:
