@@ -1,7 +1,7 @@
 """The live dashboard of `train`: progress, growing curves, the best epoch, signs of overfitting.
 
 It is drawn over and over at the lower end of the terminal that standard error is, and only when
-the clock says so: never more than ten times a second, and never for more than 1.5 % of the time.
+the clock says so: never more than ten times a second, and never for more than 1 % of the time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted,
 from nnctl.training.trainer import Trainer
 
 INTERVAL = 0.1  # seconds between two redraws, at least
-SHARE = 0.015  # of the time, at most, goes into redraws
+SHARE = 0.01  # of the time, at most, goes into redraws
 
 CHART_HEIGHTS = (4, 12)  # lines of a plot: fewer show nothing, more show no more
 CHART_FRAME = 4  # lines around a plot: axis, its labels, up to two of legend
