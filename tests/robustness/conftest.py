@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,7 +44,8 @@ class Outcome:
     out: str
     err: str
     seconds: float
-    calls: list[str]
+    calls: list[str] = field(default_factory=list)
+    memory: int = 0  # bytes, the highest it came to
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -126,7 +127,7 @@ class Lab:
         """Wait for a process."""
         began = time.monotonic()
         out, err = process.communicate(timeout=30)
-        return Outcome(process.returncode, out or "", err or "", time.monotonic() - began, [])
+        return Outcome(process.returncode, out or "", err or "", time.monotonic() - began)
 
     def run(self, path: str | Path = "tiny-001") -> "Run":
         """Return what a run holds; a path is one from `runs`."""

@@ -8,7 +8,8 @@ concerns a file below a folder.
 Request: {"arguments": [...], "cwd": "...", "stdout": "FILE", "stderr": "FILE",
           "fault": null or {"below": "...", "at": n, "errno": n or null to be killed},
           "kill_after": null or seconds, "signals": [[seconds, number], ...], "limit": seconds}
-Answer: {"status": exit code, or minus the signal's number, "seconds": s, "calls": [...]}
+Answer: {"status": exit code, or minus the signal's number, "seconds": s, "memory": bytes,
+         "calls": [...]}
 """
 
 from __future__ import annotations
@@ -122,11 +123,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         events.append((request["kill_after"], signal.SIGKILL))
     events.append((request.get("limit", 30.0), signal.SIGKILL))
     events.sort()
-    ended, status = 0, 0
+    ended, status, usage = 0, 0, None
     while not ended:
         if events and time.monotonic() - started >= events[0][0]:
             os.kill(pid, events.pop(0)[1])
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
         if not ended:
             time.sleep(0.0005)
     seconds = time.monotonic() - started
@@ -141,6 +142,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": os.waitstatus_to_exitcode(status),
         "seconds": seconds,
+        "memory": usage.ru_maxrss * 1024 if usage else 0,
         "calls": calls.decode(errors="replace").splitlines(),
     }
 
