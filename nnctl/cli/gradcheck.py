@@ -1,0 +1,157 @@
+"""`nnctl gradcheck`: backpropagation against numerical gradients, with a cause."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nnctl.cli.options import (
+    config_option,
+    data_options,
+    help_end,
+    json_option,
+    run_option,
+    runs_dir_option,
+    set_options,
+)
+from nnctl.errors import CheckFailed, UsageError, printable
+
+if TYPE_CHECKING:
+    from nnctl.datasets import Source
+
+SWEEP = [10 ** (-k / 2) for k in range(20, 1, -1)]  # steps, 1e-10 to 0.1
+
+
+@click.command(epilog=help_end("nnctl gradcheck --config two-layer --all", 3, 4, 5))
+@config_option
+@run_option
+@click.option("--all", "everything", is_flag=True, help="Check every parameter.")
+@click.option(
+    "--per-parameter",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Check at most so many entries of each parameter array.",
+)
+@click.option(
+    "--samples",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Training images in the batch.",
+)
+@click.option(
+    "--h",
+    metavar="H",
+    type=click.FloatRange(1e-8, 1e-2),
+    default=1e-5,
+    show_default=True,
+    help="Step of the central differences.",
+)
+@click.option(
+    "--tolerance",
+    metavar="T",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=1e-6,
+    show_default=True,
+    help="Largest relative error that passes.",
+)
+@click.option("--sweep", "with_sweep", is_flag=True, help="Also show the error against h.")
+@set_options
+@runs_dir_option
+@json_option
+@data_options
+@click.pass_context
+def command(
+    context: click.Context,
+    config: str | None,
+    run: str | None,
+    everything: bool,
+    per_parameter: int,
+    samples: int,
+    h: float,
+    tolerance: float,
+    with_sweep: bool,
+    overrides: tuple[tuple[str, str], ...],
+    runs_dir: Path,
+    as_json: bool,
+    source: Source,
+    threads: int | None,
+) -> None:
+    """Compare backpropagation with numerical gradients, layer by layer and end to end.
+
+    In float64, on training images of the data set, through the network as it would start or with
+    the weights of --run; dropout's mask is held fixed, batch_norm is in training. If a gradient
+    is wrong, the layer is named, with the likely cause. --seed chooses images and entries, and
+    without --run the weights.
+
+    --sweep shows why h is what it is: above it truncation spoils the numerical gradient, below it
+    rounding. With --json it adds `sweep`, a list of {"h", "error"}.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from nnctl.cli.loading import open_experiment
+    from nnctl.config import build
+    from nnctl.datasets.batches import Gatherer
+    from nnctl.nn.gradcheck import check, sweep
+    from nnctl.nn.losses import LOSSES
+    from nnctl.nn.randomness import Concern, generator
+    from nnctl.training.engine import split_data
+
+    given = context.get_parameter_source("per_parameter")
+    if everything and given is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError("--all and --per-parameter can't be combined")
+    if tolerance != tolerance or h != h:
+        raise UsageError("--tolerance and --h must be numbers, not nan")
+    experiment = open_experiment(config, run, overrides, runs_dir, source, quiet=as_json)
+    settings, data = experiment.settings, experiment.data
+    train = split_data(settings, data).train
+    if samples > len(train):
+        raise UsageError(f"--samples {samples}: there are {len(train):,} training images")
+    rng = generator(settings.seed, Concern.SAMPLE)
+    chosen = rng.choice(train, samples, replace=False)
+    x = Gatherer(data.train.images)(chosen).astype(np.float64)
+    labels = data.train.labels[chosen].astype(np.intp)
+    network, loss = experiment.network("float64"), build(LOSSES, settings.loss)
+
+    from nnctl.display.gradcheck import ReportView, check_progress, sweep_chart
+    from nnctl.display.output import console, print_json
+
+    with check_progress(network.size, quiet=as_json or not everything) as progress:
+        report = check(
+            network,
+            loss,
+            x,
+            labels,
+            per_parameter=None if everything else per_parameter,
+            h=h,
+            tolerance=tolerance,
+            seed=settings.seed,
+            progress=progress,
+        )
+    errors = []
+    if with_sweep:
+        found = sweep(network, loss, x, labels, SWEEP, seed=settings.seed)
+        errors = list(zip(SWEEP, found, strict=True))
+    if as_json:
+        swept = [{"h": step, "error": error} for step, error in errors]
+        print_json(asdict(report) | ({"sweep": swept} if with_sweep else {}))
+    else:
+        out = console()
+        weights = "before training" if run is None else f"with the weights of {printable(run)}"
+        title = (
+            f"{settings.name} {weights}: {network.size:,} parameters, {samples} images of "
+            f"{printable(data.name)}, h = {h:g}"
+        )
+        out.print(ReportView(title, report))
+        if with_sweep:
+            out.print()
+            out.print(sweep_chart(errors))
+    if not report.passed:
+        raise CheckFailed(f"the gradient check failed: {report.cause}")

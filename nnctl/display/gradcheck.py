@@ -1,0 +1,118 @@
+"""What `nnctl gradcheck` shows: each layer alone, each parameter end to end, and a verdict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from nnctl.display.charts import Chart, Series
+from nnctl.display.output import can_redraw, console
+from nnctl.display.tables import NOTHING, Rows
+from nnctl.nn.gradcheck import LayerCheck, ParameterCheck, Report
+
+LAYERS = ("layer", "input gradient", "parameter gradients", "verdict")
+COUNTS = ("parameter", "shape", "checked", "failed", "kinks", "rounding", "max error")
+WORST = ("parameter", "worst entry", "backpropagation", "numerical")
+LEGEND = """\
+error: |a - n| / max(|a|, |n|) of the gradients by backpropagation and by
+differences, (L(w + h) - L(w - h)) / 2h; kinks: no derivative there;
+rounding: too small to be told from rounding errors"""
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """A gradient check, its verdict last."""
+
+    title: str
+    report: Report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the layers, the parameters, what the columns mean, and the verdict."""
+        report = self.report
+        yield Text(f"{self.title}\n")
+        yield Text("Each layer alone, on the inputs it meets: relative errors", style="bold")
+        yield Rows(LAYERS, [_layer(layer) for layer in report.layers])
+        yield Text("\nEnd to end: the gradient of the loss, by parameter", style="bold")
+        yield Rows(COUNTS, [_counts(parameter) for parameter in report.parameters])
+        yield Text()
+        yield Rows(WORST, [[check.name, *_entry(check)] for check in report.parameters])
+        yield Text(f"\n{LEGEND}\n", style="dim")
+        yield Text(verdict(report), style="bold green" if report.passed else "bold red")
+
+
+def verdict(report: Report) -> str:
+    """Return what the check came to, in one or two sentences."""
+    if report.passed:
+        judged = report.checked - report.rounding - report.kinks
+        counted = "all" if judged == report.checked else f"{judged:,} of"
+        return (
+            f"Right: {counted} {report.checked:,} entries agree with the numerical gradient to "
+            f"{report.tolerance:g}{_rest(report)}; {report.seconds:.1f} s."
+        )
+    failed = [parameter for parameter in report.parameters if parameter.failed]
+    lines = [f"Wrong: {report.cause}."]
+    if failed:
+        worst = max(failed, key=lambda parameter: parameter.max_relative_error or 0)
+        name, a, n = _entry(worst)
+        lines.append(f"The worst entry is {worst.name}{name}: backpropagation {a}, numerical {n}.")
+    return "\n".join(lines)
+
+
+def _rest(report: Report) -> str:
+    parts = []
+    if report.rounding:
+        parts.append(f"{report.rounding:,} too small to be told from rounding")
+    if report.kinks:
+        parts.append(f"{report.kinks:,} on a kink")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _error(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1e}"
+
+
+def _layer(layer: LayerCheck) -> list[str]:
+    """Return the row below `LAYERS`."""
+    errors = layer.input_gradient_error, layer.parameter_gradient_error
+    return [layer.name, *map(_error, errors), "right" if layer.passed else "WRONG"]
+
+
+def _counts(check: ParameterCheck) -> list[str]:
+    """Return the row below `COUNTS`."""
+    counts = check.checked, check.failed, check.kinks, check.rounding
+    shape = "x".join(map(str, check.shape))
+    return [check.name, shape, *(f"{n:,}" for n in counts), _error(check.max_relative_error)]
+
+
+def _entry(check: ParameterCheck) -> tuple[str, str, str]:
+    """Return the worst entry's index and its two gradients."""
+    if check.worst is None:
+        return NOTHING, NOTHING, NOTHING
+    index = ", ".join(map(str, check.worst.index))
+    return f"[{index}]", f"{check.worst.analytic:.9g}", f"{check.worst.numerical:.9g}"
+
+
+def sweep_chart(errors: Sequence[tuple[float, float]]) -> Chart:
+    """Return a chart of the error against h, from pairs of both in order of h."""
+    best, _ = min(errors, key=lambda pair: pair[1])
+    title = f"relative error of the gradient against h: smallest at {best:.0e}"
+    return Chart(title, [Series("", errors)], x_label="h", log_x=True, log_y=True)
+
+
+@contextmanager
+def check_progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yield what is told how many more entries are checked: a bar, on a terminal."""
+    if quiet or not can_redraw(sys.stderr):
+        yield lambda checked: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("checking"), BarColumn(bar_width=None), MofNCompleteColumn()
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda checked: bar.advance(task, checked)
