@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nnctl.training.compare import RunRecord
 
 
-@click.group(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 5))
+@click.group(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 3, 4, 5, 6))
 def command() -> None:
     """List, show, compare and verify runs."""
 
@@ -64,10 +64,12 @@ def list_command(
         from nnctl.display.output import print_csv
 
         print_csv(overviews)
-    else:
+    elif overviews:
         from nnctl.display.runs import print_list
 
         print_list(overviews)
+    else:
+        click.echo(f"nnctl: no runs in {printable(runs_dir)} yet", err=True)
 
 
 @command.command(epilog=help_end("nnctl runs show latest", 5))
@@ -75,7 +77,10 @@ def list_command(
 @runs_dir_option
 @json_option
 def show(run: str, runs_dir: Path, as_json: bool) -> None:
-    """Show one run: config, figures, the verdict on overfitting, curves."""
+    """Show one run in full.
+
+    Its config, the curves, the verdict on overfitting and the final figures.
+    """
     from nnctl.training.compare import read_run
     from nnctl.training.runs import find_run
 
@@ -111,10 +116,11 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 def compare(
     names: tuple[str, ...], by: str | None, runs_dir: Path, as_json: bool, as_csv: bool
 ) -> None:
-    """Put runs side by side, the best first: the settings that differ, and the results.
+    """Put runs side by side, the best first.
 
-    Without RUN all runs in --runs-dir. Whether the best two differ by more than chance is told
-    by McNemar's test on their predictions for the test images.
+    Shown are the settings that differ, and the results; without RUN of all runs in --runs-dir.
+    Whether the best two differ by more than chance is told by McNemar's test on their predictions
+    for the test images.
     """
     from nnctl.training.compare import compare as compare_two
     from nnctl.training.compare import differing, ranked
@@ -159,11 +165,11 @@ def compare(
 @json_option
 @source_options
 def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source) -> None:
-    """Prove exact resume: train copies of a run, one with an interruption, and compare bytes.
+    """Prove that interruptions leave no trace.
 
-    Three checkpoints must be equal: that of a copy trained in one go, that of a copy which was
-    interrupted and resumed, and the run's own. Takes twice as long as the run did, which is only
-    read. Without RUN the latest.
+    Three checkpoints must be equal to the byte: that of a copy of the run trained in one go, that
+    of a copy which was interrupted and resumed, and the run's own. Takes twice as long as the run
+    did, which is only read. Without RUN the latest.
     """
     from dataclasses import asdict
 

@@ -107,7 +107,7 @@ def _shortened(value: Any) -> Any:
 
 def differences(before: Settings, after: Settings) -> list[str]:
     """Return a line such as `optimizer.learning_rate: 0.1 -> 0.05` for each that differs."""
-    old, new = dict(_leaves(to_dict(before))), dict(_leaves(to_dict(after)))
+    old, new = dict(leaves(to_dict(before))), dict(leaves(to_dict(after)))
     return [
         f"{path}: {_shown(old, path)} -> {_shown(new, path)}"
         for path in old | new
@@ -245,19 +245,19 @@ def _at(node: Node, *keys: str) -> Node | None:
     return node
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path and the value of everything that has nothing below it."""
     if value and isinstance(value, dict | list):
         for name, below in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(below, f"{path}.{name}" if path else str(name))
+            yield from leaves(below, f"{path}.{name}" if path else str(name))
     else:
         yield path, value
 
 
-def _shown(leaves: dict[str, Any], path: str) -> str:
-    if path not in leaves:
+def _shown(values: dict[str, Any], path: str) -> str:
+    if path not in values:
         return "(none)"
-    value = leaves[path]
+    value = values[path]
     return "null" if value is None else printable(value)
 
 

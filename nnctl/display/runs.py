@@ -93,9 +93,8 @@ class Shrinking:
 
 
 def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
-    """Print a line for each run."""
-    if overviews:
-        console().print(Shrinking(_columns(overviews, LIST)))
+    """Print a line for each run; there is at least one."""
+    console().print(Shrinking(_columns(overviews, LIST)))
 
 
 def print_comparison(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from nnctl.config import Settings, to_dict
+from nnctl.config import Settings, leaves, to_dict
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
 from nnctl.errors import RunError, UsageError, printable
 from nnctl.nn.functions import Array
@@ -141,15 +141,6 @@ def units(settings: Settings) -> str:
     return "-".join(map(str, widths))
 
 
-def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted path and the value of every setting in a plain config."""
-    if isinstance(value, dict | list):
-        for name, below in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from flat(below, f"{path}.{name}" if path else str(name))
-    else:
-        yield path, value
-
-
 def differing(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     """Return the settings that differ, by path, each with its value in every run.
 
@@ -162,7 +153,7 @@ def differing(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
         del config["name"]
         if not alike:
             config["network"] = ", ".join(_layer(layer) for layer in config["network"])
-        tables.append(dict(flat(config)))
+        tables.append(dict(leaves(config)))
     paths = dict.fromkeys(path for table in tables for path in table)
     columns = {path: [table.get(path) for table in tables] for path in paths}
     return {path: values for path, values in columns.items() if any(v != values[0] for v in values)}
@@ -190,7 +181,7 @@ def ranked(records: Sequence[RunRecord], by: str | None = None) -> list[RunRecor
     """
     by = by or "validation_accuracy"
     tables = [
-        dict(flat(to_dict(record.settings))) | record.overview() for record in records
+        dict(leaves(to_dict(record.settings))) | record.overview() for record in records
     ]  # the overview last: `seed` is the same in both
     if tables and not any(by in table for table in tables):
         import difflib
