@@ -14,7 +14,11 @@ from nnctl.training import runs
 from nnctl.training.session import begin, record
 from nnctl.training.trainer import Trainer
 
-SMALL = {"data.train_size": "1000", "data.validation": "300", "training.epochs": "3"}
+SMALL = {
+    **{"data.train_size": "1000", "data.validation": "300"},
+    **{"network.0.affine.units": "50", "optimizer": "momentum", "optimizer.learning_rate": "0.1"},
+    **{"training.epochs": "3", "training.batch_size": "100"},
+}
 RUNS = [
     {"name": "wide"},
     {"name": "narrow", "network.0.affine.units": "4", "optimizer.learning_rate": "0.01"},
