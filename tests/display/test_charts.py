@@ -8,20 +8,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from nnctl.display.charts import (
-    DASHES,
-    Chart,
-    Mark,
-    Point,
-    Series,
-    SideBySide,
-    alike,
-    fit,
-    make_pens,
-    round_log_numbers,
-    round_numbers,
-    short,
-)
+from nnctl.display.canvas import DASHES, make_pens
+from nnctl.display.charts import Chart, Mark, Point, Series, SideBySide
+from nnctl.display.scales import alike, fit, round_log_numbers, round_numbers, short
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.none()
 XS = st.floats(allow_nan=True, allow_infinity=True) | st.integers(1, 10**6).map(float)
