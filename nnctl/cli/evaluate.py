@@ -113,7 +113,7 @@ def command(
     else:
         samples, indices = data.train, getattr(split_data(settings, data), part)
     network, loss = checkpoint.network(), build(LOSSES, settings.loss)
-    result = evaluate(network, loss, samples, indices, batch_size)
+    result = evaluate(network, loss, samples, indices, batch_size, threads)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
     report = {
         "run_dir": as_text(folder.path) if folder else None,

@@ -22,7 +22,7 @@ from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS, Optimizer, State
 from nnctl.nn.randomness import Concern, generator
-from nnctl.training.evaluation import Evaluation, chunks, evaluate_chunk
+from nnctl.training.evaluation import Evaluation, chunks, evaluate_share
 from nnctl.training.threads import choose_threads, usable_cores
 from nnctl.training.workers import Team, share
 
@@ -220,7 +220,6 @@ class Engine:
     def _measure(self, rank: int, which: float) -> None:
         """Measure a share of the samples, in whole chunks."""
         gather, indices, result = list(self._measured.values())[int(which)]
-        member = self.members[rank]
-        parts = chunks(len(indices))
-        for part in parts[share(len(parts), rank, self.team.size)]:
-            evaluate_chunk(member.network, member.loss, gather, indices, result, part)
+        member, parts = self.members[rank], chunks(len(indices))
+        mine = parts[share(len(parts), rank, self.team.size)]
+        evaluate_share(member.network, member.loss, gather, indices, result, mine)

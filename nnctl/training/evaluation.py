@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +13,8 @@ from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
+from nnctl.training.threads import choose_evaluation_threads, usable_cores
+from nnctl.training.workers import Team, share
 
 CHUNK = 500  # samples a forward pass; fixed, so that results do not depend on who computes what
 
@@ -48,32 +50,49 @@ def chunks(count: int, size: int = CHUNK) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def evaluate_chunk(
+def evaluate_share(
     network: Network,
     loss: Loss,
     gather: Gatherer,
     indices: Array,
     into: Evaluation,
-    chunk: slice,
+    parts: Sequence[slice],
 ) -> None:
-    """Run the samples `indices[chunk]` through the network and fill `into` at `chunk`."""
-    outputs = network.forward(gather(indices[chunk]))
-    scores = loss.scores(outputs)
-    predictions = scores.argmax(axis=1)
-    into.losses[chunk] = loss.per_sample(outputs, into.labels[chunk])
-    into.predictions[chunk] = predictions
-    into.probabilities[chunk] = scores[np.arange(len(scores)), predictions]
+    """Run the samples `indices[chunk]` of each chunk through the network, and fill `into` there."""
+    for chunk in parts:
+        outputs = network.forward(gather(indices[chunk]))
+        scores = loss.scores(outputs)
+        predictions = scores.argmax(axis=1)
+        into.losses[chunk] = loss.per_sample(outputs, into.labels[chunk])
+        into.predictions[chunk] = predictions
+        into.probabilities[chunk] = scores[np.arange(len(scores)), predictions]
 
 
 def evaluate(
-    network: Network, loss: Loss, samples: Samples, indices: Array, chunk: int = CHUNK
+    network: Network,
+    loss: Loss,
+    samples: Samples,
+    indices: Array,
+    chunk: int = CHUNK,
+    threads: int | None = None,
 ) -> Evaluation:
-    """Measure `network` on the samples at `indices`, `chunk` at a time."""
-    gather = Gatherer(samples.images)
-    result = Evaluation.empty(samples.labels[indices].astype(np.intp))
-    with np.errstate(all="ignore"):
-        for part in chunks(len(indices), chunk):
-            evaluate_chunk(network, loss, gather, indices, result, part)
+    """Measure `network` on the samples at `indices`, `chunk` at a time.
+
+    The result does not depend on `threads`; without them a rule decides.
+    """
+    parts = chunks(len(indices), chunk)
+    labels = samples.labels[indices].astype(np.intp)
+    size = threads or choose_evaluation_threads(network.size, len(indices), usable_cores())
+    with Team(max(1, min(size, len(parts)))) as team, np.errstate(all="ignore"):
+        result = Evaluation.empty(labels, team.allocate)
+
+        def measure(rank: int) -> None:
+            mine = parts[share(len(parts), rank, team.size)]
+            evaluate_share(network, loss, Gatherer(samples.images), indices, result, mine)
+
+        team.start([measure])
+        team.run(0)
+        team.settle()
     return result
 
 

@@ -9,6 +9,8 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
 # Below so many multiplications a step, two processes cost more than they save.
 WORTHWHILE = 2e6
+# The same for a whole evaluation, which has to start them first.
+WORTHWHILE_EVALUATION = 1e9
 
 
 def confine_blas() -> None:
@@ -47,3 +49,8 @@ def choose_threads(parameters: int, batch_size: int, couples_samples: bool, core
     if couples_samples or parameters * batch_size < WORTHWHILE:
         return 1
     return min(cores, 2)
+
+
+def choose_evaluation_threads(parameters: int, samples: int, cores: int) -> int:
+    """Return the number of threads to measure a network of so many parameters on `samples`."""
+    return min(cores, 2) if parameters * samples > WORTHWHILE_EVALUATION else 1

@@ -20,7 +20,7 @@ import numpy as np
 from nnctl.config import Settings, build
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
-from nnctl.errors import ConfigError, Diverged
+from nnctl.errors import Diverged
 from nnctl.nn.functions import Array
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.training.engine import Engine, split_data
@@ -76,7 +76,9 @@ class Trainer:
         self.split = split_data(settings, data)
         samples = len(self.split.train)
         if not samples:
-            raise ConfigError("data.validation leaves no training images")
+            raise settings.error(
+                "data.validation", "data.validation leaves no images to train on; hold out fewer"
+            )
         self.batch_size = min(training.batch_size, samples)
         self.steps_per_epoch = math.ceil(samples / self.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
