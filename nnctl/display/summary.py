@@ -39,9 +39,10 @@ def _figures(summary: Mapping[str, Any]) -> Table:
     """Return loss and accuracy of each set, at the epoch that counts."""
     table = Table(box=None, pad_edge=False)
     best, epochs = summary["best_epoch"], summary["epochs"]
-    table.add_column(f"best epoch {best}" if best else f"epoch {epochs}" if epochs else "")
+    which = f"best epoch {best}" if best else f"epoch {epochs}" if epochs else ""
+    table.add_column(which, overflow="fold")
     for metric in ("loss", "accuracy"):
-        table.add_column(metric, justify="right")
+        table.add_column(metric, justify="right", overflow="fold")
     for part in ("train", "validation", "test"):
         figures = [("{:.4f}", summary[f"{part}_loss"]), ("{:.2%}", summary[f"{part}_accuracy"])]
         table.add_row(
@@ -62,15 +63,14 @@ def _facts(summary: Mapping[str, Any]) -> str:
 def plan_view(plan: Mapping[str, Any]) -> RenderableType:
     """Return what `train --check` found: the layers, and what an epoch is."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("output", justify="right")
-    table.add_column("parameters", justify="right")
-    table.add_row("input", str(plan["inputs"]), "")
+    table.add_column("layer", overflow="fold")
+    table.add_column("output", justify="right", overflow="fold")
+    table.add_column("parameters", justify="right", overflow="fold")
+    table.add_row("input", f"({plan['batch_size']}, {plan['inputs']})", "")
     for layer in plan["layers"]:
-        shape = str(layer["output_shape"][-1])
-        table.add_row(
-            layer["name"], shape, f"{layer['parameters']:,}" if layer["parameters"] else ""
-        )
+        batch, units = layer["output_shape"]
+        count = f"{layer['parameters']:,}" if layer["parameters"] else ""
+        table.add_row(layer["name"], f"({batch}, {units})", count)
     table.add_row("total", "", f"{plan['parameters']:,}")
     samples = (f"{plan[f'{part}_samples']:,} {part}" for part in ("train", "validation", "test"))
     facts = (

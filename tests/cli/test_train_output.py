@@ -19,14 +19,22 @@ from click.testing import CliRunner, Result
 from nnctl.cli.group import cli, run
 from nnctl.training.events import EpochFinished, RunFinished, RunStarted
 
-SMALL = ["--threads", "1", "--set", "data.train_size=600", "--set", "data.validation=200"]
-TRAIN = ["train", "--config", "quickstart", "--epochs", "2", *SMALL]
+CONFIG = """
+data: {dataset: mnist-sample, train_size: 600, validation: 200}
+network:
+  - affine: 50
+  - relu
+  - affine: 10
+training: {epochs: 2, batch_size: 100}
+"""
+TRAIN = ["train", "--config", "small.yaml", "--threads", "1"]
 COLOUR = re.compile(r"\x1b\[[0-9;]*3\dm")
 
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(CONFIG)
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "LC_ALL", "NNCTL_RUNS_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
@@ -70,7 +78,7 @@ def test_result_is_on_standard_output_and_a_line_an_epoch_on_standard_error() ->
     result = train()
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[-1] == "runs/quickstart-001"
+    assert lines[-1] == "runs/small-001"
     assert lines[-2].startswith("completed after 2 epochs")
     assert [result.stdout.count(f"{title}  ") for title in ("loss", "accuracy (%)")] == [2, 1]
     assert "gap: validation - train" in result.stdout
@@ -82,7 +90,7 @@ def test_result_is_on_standard_output_and_a_line_an_epoch_on_standard_error() ->
 
 def test_figures_at_the_end_are_those_of_the_summary() -> None:
     stdout = train().stdout
-    summary = json.loads(Path("runs/quickstart-001/summary.json").read_bytes())
+    summary = json.loads(Path("runs/small-001/summary.json").read_bytes())
     for part in ("train", "validation", "test"):
         figures = f"{summary[f'{part}_loss']:.4f} +{summary[f'{part}_accuracy']:.2%}"
         assert re.search(rf"^{part} +{figures}$", stdout, re.MULTILINE)
@@ -97,7 +105,7 @@ def test_json_lines_have_the_fields_of_the_contract() -> None:
     kinds: list[Any] = [RunStarted, EpochFinished, EpochFinished, RunFinished]
     for line, kind in zip(lines, kinds, strict=True):
         assert list(line) == ["event", *(field.name for field in fields(kind))]
-    rows = Path("runs/quickstart-001/metrics.jsonl").read_text().splitlines()
+    rows = Path("runs/small-001/metrics.jsonl").read_text().splitlines()
     assert [json.loads(row) for row in rows] == [
         {key: value for key, value in line.items() if key != "event"} for line in lines[1:3]
     ]
@@ -114,7 +122,7 @@ def test_json_and_quiet_leave_standard_error_empty() -> None:
 
 def test_quiet_prints_the_run_directory_alone() -> None:
     result = train("-q")
-    assert (result.stdout, result.stderr) == ("runs/quickstart-001\n", "")
+    assert (result.stdout, result.stderr) == ("runs/small-001\n", "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -151,13 +159,13 @@ def test_dashboard_is_drawn_on_a_terminal_and_gives_way_to_the_result() -> None:
     assert "step 0/12" in terminal
     assert "step" not in left
     assert re.fullmatch(r"(\x1b\[K\n)+\x1b\[K\r", drawn)  # wiped, line by line
-    assert left.rstrip().endswith("runs/quickstart-001")
+    assert left.rstrip().endswith("runs/small-001")
 
 
 def test_dashboard_stays_where_the_result_goes_elsewhere() -> None:
     terminal, output = on_terminal(stdout=False)
     assert "epoch 2/2  100%" in terminal
-    assert output.rstrip().endswith("runs/quickstart-001")
+    assert output.rstrip().endswith("runs/small-001")
     assert "\x1b" not in output
 
 
@@ -190,7 +198,7 @@ def test_no_color_is_respected() -> None:
 
 
 def test_quiet_draws_nothing_on_a_terminal() -> None:
-    assert on_terminal("-q", stdout=True)[0] == "runs/quickstart-001\n"
+    assert on_terminal("-q", stdout=True)[0] == "runs/small-001\n"
 
 
 def test_c_locale_gets_ascii() -> None:
@@ -240,7 +248,7 @@ def test_lost_standard_error_stops_no_training(path: str) -> None:
     with open("/dev/full", "w") as full:
         done = process(stderr=full, **options)
     assert done.returncode == 0
-    assert done.stdout.rstrip().endswith("runs/quickstart-001")
+    assert done.stdout.rstrip().endswith("runs/small-001")
 
 
 def test_closed_standard_output_is_told() -> None:
@@ -257,7 +265,7 @@ def test_diverged_run_shows_its_curves_and_no_test_figures(
     out, err = capfd.readouterr()
     assert code == 6
     assert "diverged after 0 epochs" in out
-    assert out.splitlines()[-1] == "runs/quickstart-001"
+    assert out.splitlines()[-1] == "runs/small-001"
     assert err.startswith("nnctl: error: training diverged")
     code = run([*TRAIN, *wild, "--json"])
     last = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -267,19 +275,19 @@ def test_diverged_run_shows_its_curves_and_no_test_figures(
 
 def test_resume_of_a_finished_run_prints_its_end_again() -> None:
     first = train().stdout
-    resume = ["train", "--resume", "quickstart-001"]
+    resume = ["train", "--resume", "small-001"]
     again = CliRunner().invoke(cli, resume)
     assert again.exit_code == 0
     assert again.stdout == first
     last = CliRunner().invoke(cli, [*resume, "--json"]).stdout
-    summary = json.loads(Path("runs/quickstart-001/summary.json").read_bytes())
+    summary = json.loads(Path("runs/small-001/summary.json").read_bytes())
     assert json.loads(last) == {"event": "run_finished", **summary}
-    assert CliRunner().invoke(cli, [*resume, "-q"]).stdout == "runs/quickstart-001\n"
+    assert CliRunner().invoke(cli, [*resume, "-q"]).stdout == "runs/small-001\n"
 
 
 def test_damaged_summary_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     train()
-    path = Path("runs/quickstart-001/summary.json")
+    path = Path("runs/small-001/summary.json")
     path.write_text('{"status": "completed", "epochs": "many"}')
     assert run(["train", "--resume", "latest"]) == 5
     assert f"{path}: damaged" in capfd.readouterr().err
@@ -288,7 +296,7 @@ def test_damaged_summary_is_named(capfd: pytest.CaptureFixture[str]) -> None:
 def test_check_prints_layers_and_steps_and_writes_no_run() -> None:
     result = train("--check")
     assert result.exit_code == 0
-    assert re.search(r"^0\.affine +50 +39,250$", result.stdout, re.MULTILINE)
+    assert re.search(r"^0\.affine +\(100, 50\) +39,250$", result.stdout, re.MULTILINE)
     assert re.search(r"^total +39,760$", result.stdout, re.MULTILINE)
     assert "6 steps an epoch of 100 images, 2 epochs" in result.stdout
     assert "600 train, 200 validation, 2,000 test" in result.stdout
@@ -321,6 +329,6 @@ def test_requirement_decides_the_exit_code_when_all_is_written(
 ) -> None:
     assert run([*TRAIN, "--require", requirement]) == code
     captured = capfd.readouterr()
-    assert captured.out.splitlines()[-1] == "runs/quickstart-001"
+    assert captured.out.splitlines()[-1] == "runs/small-001"
     assert ("nnctl: error" in captured.err) is (code == 3)
-    assert Path("runs/quickstart-001/test_predictions.csv").exists()
+    assert Path("runs/small-001/test_predictions.csv").exists()

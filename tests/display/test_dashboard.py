@@ -151,8 +151,13 @@ def test_region_leaves_out_what_the_terminal_is_too_low_for() -> None:
 
 
 def new_trainer() -> Trainer:
-    overrides = {"data.train_size": "600", "data.validation": "200", "training.epochs": str(EPOCHS)}
-    settings = load_settings("quickstart", [*overrides.items()])
+    overrides = {
+        "data.dataset": "mnist-sample",
+        "data.train_size": "600",
+        "data.validation": "200",
+        "training.epochs": str(EPOCHS),
+    }
+    settings = load_settings("two-layer", [*overrides.items()])
     return Trainer(settings, load("mnist-sample", Source()), 1)
 
 
