@@ -95,8 +95,13 @@ class Lab:
         errno: int | None = None,
         kill_after: float | None = None,
         signals: list[tuple[float, int]] | None = None,
+        when: tuple[int, int] | None = None,
     ) -> Outcome:
-        """Run nnctl; the `at`-th call to the system that concerns a file below `below` fails."""
+        """Run nnctl; the `at`-th call to the system that concerns a file below `below` fails.
+
+        `signals` come after so many seconds, `when` after so many epochs of the run tiny-001.
+        """
+        metrics = self.run().path / "metrics.jsonl"
         out, err = self.folder / ".out", self.folder / ".err"
         request = {
             "arguments": arguments,
@@ -106,6 +111,7 @@ class Lab:
             "fault": below and {"below": str(below), "at": at, "errno": errno},
             "kill_after": kill_after,
             "signals": signals or [],
+            "when": when and {"file": str(metrics), "lines": when[0], "number": when[1]},
         }
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -7,7 +7,8 @@ concerns a file below a folder.
 
 Request: {"arguments": [...], "cwd": "...", "stdout": "FILE", "stderr": "FILE",
           "fault": null or {"below": "...", "at": n, "errno": n or null to be killed},
-          "kill_after": null or seconds, "signals": [[seconds, number], ...], "limit": seconds}
+          "kill_after": null or seconds, "signals": [[seconds, number], ...],
+          "when": null or {"file": "...", "lines": n, "number": signal}}
 Answer: {"status": exit code, or minus the signal's number, "seconds": s, "memory": bytes,
          "calls": [...]}
 """
@@ -110,6 +111,14 @@ def child(request: dict[str, Any], log: int) -> None:
         os._exit(status)
 
 
+def lines_in(path: str) -> int:
+    try:
+        with open(path, "rb") as file:
+            return file.read().count(b"\n")
+    except OSError:
+        return 0
+
+
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     reading, writing = os.pipe()
     started = time.monotonic()
@@ -121,12 +130,16 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     events = [(after, number) for after, number in request.get("signals", [])]
     if request.get("kill_after") is not None:
         events.append((request["kill_after"], signal.SIGKILL))
-    events.append((request.get("limit", 30.0), signal.SIGKILL))
+    events.append((30.0, signal.SIGKILL))
     events.sort()
+    when = request.get("when")
     ended, status, usage = 0, 0, None
     while not ended:
         if events and time.monotonic() - started >= events[0][0]:
             os.kill(pid, events.pop(0)[1])
+        if when and lines_in(when["file"]) >= when["lines"]:
+            os.kill(pid, when["number"])
+            when = None
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if not ended:
             time.sleep(0.0005)
