@@ -266,6 +266,10 @@ def test_every_kind_can_be_reached_by_one_name(base: type, registry: dict[str, t
     assert len(registry) == len(kinds)
 
 
+def context_of(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    return command.make_context(name, [], parent, resilient_parsing=True)
+
+
 def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command]]:
     """Yield every command with the words that call it."""
     yield context.command_path, command
@@ -273,7 +277,7 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             assert child is not None
-            yield from walk(child, click.Context(child, info_name=name, parent=context))
+            yield from walk(child, context_of(child, name, context))
 
 
 def test_table_of_commands_is_the_folder_of_commands() -> None:
@@ -293,10 +297,10 @@ def _commands(path: Path) -> str:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_every_command_ends_with_an_example_and_its_exit_codes(name: str) -> None:
-    top = click.Context(cli, info_name="nnctl")
+    top = context_of(cli, "nnctl", None)
     command = cli.get_command(top, name)
     assert command is not None
-    for words, each in walk(command, click.Context(command, info_name=name, parent=top)):
+    for words, each in walk(command, context_of(command, name, top)):
         arguments = words.split()[1:]
         helps = [
             RUNNER.invoke(cli, [*arguments, option], prog_name="nnctl")
