@@ -132,9 +132,9 @@ def command(
         runs.point_latest(runs_dir, run)
 
         try:
-            with reporter(trainer, run, as_json=as_json, quiet=quiet) as show:
-                for event in record(trainer, run, manifest, lambda: request.number is not None):
-                    show(event)
+            show = reporter(trainer, run, as_json=as_json, quiet=quiet)
+            for event in record(trainer, run, manifest, lambda: request.number is not None):
+                show(event)
         except signals.Ended:  # a second signal, or the first took too long to answer
             _tell_how_to_go_on(run)
             raise

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -17,7 +16,7 @@ from rich.segment import Segments
 from rich.text import Text
 
 from nnctl.display.charts import SIDE_BY_SIDE, SideBySide
-from nnctl.display.curves import Row, accuracy_chart, best_epoch, loss_chart
+from nnctl.display.curves import Row, accuracy_chart, best_mark, loss_chart
 from nnctl.display.output import console
 from nnctl.display.region import Region
 from nnctl.display.summary import duration
@@ -33,9 +32,8 @@ CHART_HEIGHTS = (4, 12)  # lines of a plot: fewer show nothing, more show no mor
 CHART_FRAME = 4  # lines around a plot: axis, its labels, up to two of legend
 
 
-@contextmanager
-def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
-    """Yield what shows an event, mostly by doing nothing.
+def dashboard(trainer: Trainer) -> Callable[[Event], None]:
+    """Return what shows an event, mostly by doing nothing.
 
     At the end the dashboard is erased if standard output is a terminal too, where the result
     takes its place; else it stays.
@@ -60,7 +58,7 @@ def dashboard(trainer: Trainer) -> Iterator[Callable[[Event], None]]:
             region.draw(view)
         due = started + max(INTERVAL, (clock() - started) / SHARE)
 
-    yield show
+    return show
 
 
 class View:
@@ -117,12 +115,11 @@ class View:
             facts.append(f"learning rate {self._latest.learning_rate:.3g}")
         yield Text(flow(facts, width))
 
-        best = best_epoch(self._rows)
-        for row in self._rows:
-            if row["epoch"] == best:
-                loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
-                facts = [f"best epoch {best}", f"{trainer.watched} loss {loss:.4f}"]
-                yield Text(flow([*facts, f"accuracy {accuracy:.2%}"], width))
+        for mark in best_mark(self._rows):
+            row = self._rows[int(mark.x) - 1]
+            loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
+            figures = [f"{trainer.watched} loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
+            yield Text(flow([mark.name, *figures], width))
 
     def _charts(self, console: Console, options: ConsoleOptions, room: int) -> Segments:
         """Return the charts that fit into so many lines; they are drawn once an epoch."""

@@ -8,8 +8,7 @@ for a dashboard, or else at the end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,24 +27,23 @@ Show = Callable[[Event], None]
 EVENTS = {RunStarted: "run_started", EpochFinished: "epoch_finished", RunFinished: "run_finished"}
 
 
-@contextmanager
-def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) -> Iterator[Show]:
-    """Yield what shows an event of `trainer`, which writes to `run`, as it happens.
+def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) -> Show:
+    """Return what shows an event of `trainer`, which writes to `run`, as it happens.
 
     It is called for every step, so it costs next to nothing between two redraws.
     """
-    with _progress(trainer, as_json=as_json, quiet=quiet) as show_progress:
+    show_progress = _progress(trainer, as_json=as_json, quiet=quiet)
 
-        def show(event: Event) -> None:
-            show_progress(event)
-            if as_json:
-                if name := EVENTS.get(type(event)):
-                    _print_event(name, event)
-            elif isinstance(event, RunFinished):
-                rows = msgspec.to_builtins(trainer.progress.history)
-                _print_end(run, event, rows, trainer.watched, quiet=quiet)
+    def show(event: Event) -> None:
+        show_progress(event)
+        if as_json:
+            if name := EVENTS.get(type(event)):
+                _print_event(name, event)
+        elif isinstance(event, RunFinished):
+            rows = msgspec.to_builtins(trainer.progress.history)
+            _print_end(run, event, rows, trainer.watched, quiet=quiet)
 
-        yield show
+    return show
 
 
 def print_summary(run: RunFolder, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
@@ -124,19 +122,16 @@ def _print_end(
 # Progress.
 
 
-@contextmanager
-def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Iterator[Show]:
-    """Yield what shows the progress on standard error."""
+def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Show:
+    """Return what shows the progress on standard error."""
     if quiet:
-        yield lambda event: None
-    elif not can_redraw(sys.stderr) or (as_json and sys.stdout.isatty()):
+        return lambda event: None
+    if not can_redraw(sys.stderr) or (as_json and sys.stdout.isatty()):
         # JSON lines on the terminal that a dashboard is drawn on would tear it.
-        yield _lines(trainer.settings.training.epochs)
-    else:
-        from nnctl.display.dashboard import dashboard
+        return _lines(trainer.settings.training.epochs)
+    from nnctl.display.dashboard import dashboard
 
-        with dashboard(trainer) as show:
-            yield show
+    return dashboard(trainer)
 
 
 def _lines(epochs: int) -> Show:

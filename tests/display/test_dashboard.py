@@ -187,10 +187,10 @@ def test_dashboard_redraws_at_most_ten_times_a_second(
     terminal, clock = Terminal(80), Clock()
     attach(terminal, monkeypatch)
     monkeypatch.setattr(dashboard_module, "time", clock)
-    with dashboard(trainer) as show:
-        for step in range(1, 2001):
-            clock.time += 0.001
-            show(StepFinished(1, step, 2.0, 0.1))
+    show = dashboard(trainer)
+    for step in range(1, 2001):
+        clock.time += 0.001
+        show(StepFinished(1, step, 2.0, 0.1))
     assert 15 <= terminal.writes <= 20
 
 
@@ -204,10 +204,10 @@ def test_slow_redraws_become_rare(trainer: Trainer, monkeypatch: pytest.MonkeyPa
         clock.time += 0.03
 
     monkeypatch.setattr(Region, "draw", slow_draw)
-    with dashboard(trainer) as show:
-        for step in range(1, 60_001):
-            clock.time += 0.001
-            show(StepFinished(1, step, 2.0, 0.1))
+    show = dashboard(trainer)
+    for step in range(1, 60_001):
+        clock.time += 0.001
+        show(StepFinished(1, step, 2.0, 0.1))
     assert 0.5 < terminal.writes * 0.03 / 60 / SHARE <= 1.05
 
 
@@ -219,9 +219,9 @@ def test_dashboard_gives_way_to_a_result_on_the_same_terminal(
     attach(terminal, monkeypatch)
     monkeypatch.setattr("sys.stdout", terminal if result_on_terminal else io.StringIO())
     terminal.write("$ nnctl train\n")
-    with dashboard(trainer) as show:
-        for event in trainer.events():
-            show(event)
+    show = dashboard(trainer)
+    for event in trainer.events():
+        show(event)
     if result_on_terminal:
         assert terminal.text == "$ nnctl train"
     else:
