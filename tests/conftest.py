@@ -26,6 +26,8 @@ from nnctl.datasets.catalogue import (
     Pin,
 )
 
+collect_ignore = ["benchmarks/contenders"]  # they import libraries that only they need
+
 
 def images_file(count: int, rows: int = 28, columns: int = 28) -> bytes:
     pixels = np.random.default_rng(count).integers(0, 256, (count, rows, columns), np.uint8)
