@@ -51,7 +51,8 @@ def relative_error(analytic: Array, numerical: Array) -> Array:
     array([0., 0., 2.])
     """
     scale = np.maximum(np.abs(analytic), np.abs(numerical))
-    error: Array = np.abs(analytic - numerical) / np.where(scale == 0, 1, scale)
+    with np.errstate(invalid="ignore"):  # infinities give nan
+        error: Array = np.abs(analytic - numerical) / np.where(scale == 0, 1, scale)
     return error
 
 
@@ -110,14 +111,16 @@ def compare(
     left, of some of the entries; their mean is the central difference. `noise` (n,) bounds the
     rounding error of f.
 
-    An entry that disagrees has failed, with two exceptions:
+    An entry that disagrees, at h and at h / 10, has failed, with two exceptions:
 
-    - The slopes differ so much that this explains it. Next to a kink the derivative is one of
-      the two, half their difference away from the mean. Smaller steps then leave the kink
-      behind; an entry that is still so at h / 100 is a `KINK`. Where there is none, the slopes
-      come together as h shrinks, and leave a wrong gradient standing alone.
+    - The slopes differ, and go on differing as h shrinks, or so much that this explains it: next
+      to a kink the derivative is one of the two, half their difference away from the mean.
+      Smaller steps then leave the kink behind; an entry that is still so at h / 100 is a `KINK`.
+      Where there is none, the slopes come together as h shrinks, and leave a wrong gradient
+      standing alone.
     - It disagrees by less than noise / h. A larger step feels the noise less; an entry that does
-      not agree at 100 h either is left undecided, `ROUNDING`.
+      not agree at 100 h either is left undecided, `ROUNDING`. So is one next to a kink if the
+      smaller step that left the kink behind feels the noise too much.
     """
     numerical = np.empty(len(analytic))
     verdicts = np.empty(len(analytic), np.int8)
@@ -132,12 +135,18 @@ def compare(
         return entries[wrong], np.abs(right - left)[wrong]
 
     suspects = np.arange(len(analytic))
+    kinked = np.ones(len(analytic), np.bool_)  # may it be a kink, as far as has been seen?
+    before = np.full(len(analytic), np.inf)  # how the slopes differed at the step before
     for step in (h, h / 10, h / 100):
         suspects, difference = look(suspects, step)
-        gap = np.abs(analytic[suspects] - numerical[suspects])
-        small = gap <= noise[suspects] / step
+        gap, error = np.abs(analytic - numerical)[suspects], noise[suspects] / step
+        small = kinked[suspects] & (gap <= error)
         verdicts[suspects[small]] = Verdict.ROUNDING
-        suspects = suspects[~small & (gap <= 0.6 * difference)]
+        lasting = (difference > before[suspects] / 2) & (difference > 4 * error)
+        kinked[suspects] = (gap <= 0.6 * difference) | lasting
+        before[suspects] = difference
+        # At h several kinks may hide each other: give every entry a second chance.
+        suspects = suspects[~small & (kinked[suspects] | (step == h))]
     verdicts[suspects] = Verdict.KINK
 
     undecided = np.flatnonzero(verdicts == Verdict.ROUNDING)
