@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from nnctl.config import Settings, leaves, to_dict
@@ -18,30 +16,23 @@ from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import EpochFinished, RunFinished
 from nnctl.training.overfitting import watched_loss
 from nnctl.training.runs import (
+    Manifest,
     RunFolder,
     as_text,
+    convert,
     read_config,
     read_json,
     read_metrics,
     read_regular,
+    read_summary,
 )
 from nnctl.training.trainer import TIMINGS
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
-STATUSES = ("completed", "early_stopped", "interrupted", "diverged")
-VERDICTS = ("none", "overfitting", "underfitting", "undecided")
 RESULTS = (
     *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
     *("test_loss", "test_accuracy"),
 )
-
-
-class _Manifest(msgspec.Struct):
-    """What is needed of manifest.json."""
-
-    started: datetime
-    threads: int
-    data_sha256: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class RunRecord:
 
     run: RunFolder
     settings: Settings
-    manifest: _Manifest
+    manifest: Manifest
     history: tuple[EpochFinished, ...]
     summary: RunFinished | None  # None: it is under way, or was killed
 
@@ -103,33 +94,17 @@ def read_run(run: RunFolder) -> RunRecord:
     if not run.manifest.exists():
         raise RunError(f"{printable(run.path)}: not a run, it has no {run.manifest.name}")
     settings = read_config(run)
-    manifest = _convert(read_json(run.manifest), _Manifest, run.manifest)
+    manifest = convert(read_json(run.manifest), Manifest, run.manifest)
     untimed = dict.fromkeys(TIMINGS, 0.0)
     history = [
         # Timings are lost with a row that only the checkpoint remembered.
         {**row, **{key: row.get(key) or lost for key, lost in untimed.items()}}
         for row in read_metrics(run)
     ]
-    summary = None
-    if run.summary.exists():
-        summary = _convert(read_json(run.summary), RunFinished, run.summary)
-        found = summary.overfitting
-        rests_on = (found.since_epoch, *vars(found.evidence).values())
-        known = summary.status in STATUSES and found.verdict in VERDICTS
-        if not known or (found.verdict == "overfitting" and None in rests_on):
-            raise RunError(f"{printable(run.summary)}: damaged, status or verdict make no sense")
-    rows = _convert(history, tuple[EpochFinished, ...], run.metrics)
+    rows = convert(history, tuple[EpochFinished, ...], run.metrics)
     if any(row.validation_loss is None and row.test_loss is None for row in rows):
         raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")
-    return RunRecord(run, settings, manifest, rows, summary)
-
-
-def _convert(content: Any, kind: Any, path: Any) -> Any:
-    """Return JSON content as `kind`; what has another shape is damaged."""
-    try:
-        return msgspec.convert(content, kind)
-    except (ValueError, OverflowError) as error:
-        raise RunError(f"{printable(path)}: damaged: {printable(error)}") from None
+    return RunRecord(run, settings, manifest, rows, read_summary(run))
 
 
 # Settings.

@@ -13,7 +13,16 @@ from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import told, write_atomically
 from nnctl.training.checkpoint import MAX_THREADS, Checkpoint, is_folder, load, versions
-from nnctl.training.runs import RunFolder, read_config, read_json, read_metrics, repair_metrics
+from nnctl.training.runs import (
+    Manifest,
+    RunFolder,
+    convert,
+    read_config,
+    read_json,
+    read_metrics,
+    read_summary,
+    repair_metrics,
+)
 from nnctl.training.session import begin
 from nnctl.training.trainer import Snapshot, Trainer
 
@@ -39,10 +48,10 @@ class Recorded:
             RunError: the run had ended, but its checkpoint is gone.
 
         """
-        if not self.run.summary.exists():
+        summary = read_summary(self.run)
+        if summary is None:
             return None
-        summary = read_json(self.run.summary)
-        status = summary.get("status")
+        status = summary.status
         if status == "diverged":
             raise Diverged(
                 f"{printable(self.run.path)}: this run diverged; it would do so again\n"
@@ -53,7 +62,7 @@ class Recorded:
         if self.checkpoint is None:
             raise RunError(f"{printable(self.run.last)}: missing; bring the original file back")
         done = self.checkpoint.snapshot.progress.epoch >= self.settings.training.epochs
-        return summary if done or status == "early_stopped" else None
+        return read_json(self.run.summary) if done or status == "early_stopped" else None
 
 
 def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
@@ -69,6 +78,7 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     before = read_config(run)
     settings = load_settings(str(run.config), overrides)
     manifest = read_json(run.manifest)
+    threads = convert(manifest, Manifest, run.manifest).threads
     checkpoint = load(run.last) if os.path.lexists(run.last) else None
     if checkpoint is not None:
         # A checkpoint knows neither the run's name nor where a folder of data lies.
@@ -92,8 +102,9 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
             + "\n".join(f"  {line}" for line in refused)
             + "\nonly more training.epochs can be asked for; train a new run for the rest"
         )
-    threads = checkpoint.threads if checkpoint else manifest.get("threads")
-    if not isinstance(threads, int) or not 0 < threads <= MAX_THREADS:
+    if checkpoint is not None:
+        threads = checkpoint.threads
+    if not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
     return Recorded(run, settings, checkpoint, threads, manifest)
 

@@ -19,18 +19,20 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from nnctl.config import Settings, load_settings
 from nnctl.errors import ConfigError, RunError, SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, locked, told, write_atomically
-
-if TYPE_CHECKING:
-    from nnctl.training.events import EpochFinished
+from nnctl.training.events import EpochFinished, RunFinished
 
 LATEST = "latest"
 MAX_BYTES = 1 << 20  # of a file of a run
 MAX_METRICS_BYTES = 64 << 20  # over 100,000 epochs
+STATUSES = ("completed", "early_stopped", "interrupted", "diverged")
+VERDICTS = ("none", "overfitting", "underfitting", "undecided")
 ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
 
 
@@ -74,6 +76,15 @@ class RunFolder:
     def best(self) -> Path:
         """The checkpoint of the lowest validation loss."""
         return self.path / "checkpoints" / "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What others rely on in manifest.json."""
+
+    started: datetime
+    threads: int
+    data_sha256: dict[str, str]
 
 
 # Finding and reading.
@@ -152,12 +163,36 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: the file is missing or not a JSON object.
 
     """
-    import msgspec
-
     try:
         return msgspec.json.decode(read_regular(path), type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         raise RunError(f"{printable(path)}: damaged, not a JSON object") from None
+
+
+def read_summary(run: RunFolder) -> RunFinished | None:
+    """Return the last word of a run; None if it is under way, or was killed.
+
+    Raises:
+        RunError: the file is damaged.
+
+    """
+    if not os.path.lexists(run.summary):
+        return None
+    summary: RunFinished = convert(read_json(run.summary), RunFinished, run.summary)
+    found = summary.overfitting
+    rests_on = (found.since_epoch, *vars(found.evidence).values())
+    known = summary.status in STATUSES and found.verdict in VERDICTS
+    if not known or (found.verdict == "overfitting" and None in rests_on):
+        raise RunError(f"{printable(run.summary)}: damaged, status or verdict make no sense")
+    return summary
+
+
+def convert(content: Any, kind: Any, path: Path) -> Any:
+    """Return JSON content as `kind`; what has another shape is damaged."""
+    try:
+        return msgspec.convert(content, kind)
+    except (ValueError, OverflowError) as error:
+        raise RunError(f"{printable(path)}: damaged: {printable(error)}") from None
 
 
 def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
@@ -179,10 +214,6 @@ def read_metrics(run: RunFolder) -> list[dict[str, Any]]:
 
 def _rows(run: RunFolder) -> Iterator[dict[str, Any] | None]:
     """Yield the metrics' lines as rows, None for a damaged one."""
-    import msgspec
-
-    from nnctl.training.events import EpochFinished
-
     types: dict[str, Any] = dict.fromkeys(EpochFinished.__annotations__, float | None)
     types |= {"epoch": int, "step": int}
     decoder = msgspec.json.Decoder(msgspec.defstruct("Row", list(types.items())))
@@ -348,15 +379,11 @@ def point_latest(runs_dir: Path, run: RunFolder) -> None:
 
 def to_json(content: Any) -> bytes:
     """Return readable JSON; numbers that are not finite become null."""
-    import msgspec
-
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
 def json_line(content: Any) -> bytes:
     """Return one line of JSON; numbers that are not finite become null."""
-    import msgspec
-
     return msgspec.json.encode(content) + b"\n"
 
 
