@@ -100,7 +100,7 @@ def command(
             settings = before.settings
             if summary := before.summary:
                 print_summary(run, summary, as_json=as_json, quiet=quiet)
-                check(requirements, summary)
+                check(requirements, msgspec.to_builtins(summary))
                 return
         elif config is not None:
             settings = load_settings(config, overrides)

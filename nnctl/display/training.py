@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from nnctl.display.output import can_redraw, console, print_json, print_path
-from nnctl.errors import RunError, printable
+from nnctl.errors import printable
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
 
 if TYPE_CHECKING:
@@ -46,19 +46,15 @@ def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) ->
     return show
 
 
-def print_summary(run: RunFolder, summary: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+def print_summary(run: RunFolder, event: RunFinished, *, as_json: bool, quiet: bool) -> None:
     """Print the end of a run once more, from its files.
 
     Raises:
-        RunError: its summary is damaged.
+        RunError: its metrics are damaged.
 
     """
     from nnctl.training.runs import read_metrics
 
-    try:
-        event = msgspec.convert(summary, RunFinished)
-    except msgspec.ValidationError as error:
-        raise RunError(f"{printable(run.summary)}: damaged: {printable(error)}") from None
     if as_json:
         _print_event("run_finished", event)
     else:

@@ -13,6 +13,7 @@ from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import told, write_atomically
 from nnctl.training.checkpoint import MAX_THREADS, Checkpoint, is_folder, load, versions
+from nnctl.training.events import RunFinished
 from nnctl.training.runs import (
     Manifest,
     RunFolder,
@@ -40,7 +41,7 @@ class Recorded:
     manifest: dict[str, Any]
 
     @property
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> RunFinished | None:
         """The last word of a run that has nothing left to do, else None.
 
         Raises:
@@ -62,7 +63,7 @@ class Recorded:
         if self.checkpoint is None:
             raise RunError(f"{printable(self.run.last)}: missing; bring the original file back")
         done = self.checkpoint.snapshot.progress.epoch >= self.settings.training.epochs
-        return read_json(self.run.summary) if done or status == "early_stopped" else None
+        return summary if done or status == "early_stopped" else None
 
 
 def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
