@@ -23,6 +23,7 @@ from nnctl.training.runs import (
     read_metrics,
     read_summary,
     repair_metrics,
+    to_json,
 )
 from nnctl.training.session import begin
 from nnctl.training.trainer import Snapshot, Trainer
@@ -165,6 +166,8 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
     rows = read_metrics(run)
     epochs = sum(_seconds(row, key) for row in rows for key in ("seconds", "evaluation_seconds"))
     trainer.seconds = max(_seconds(manifest, "seconds"), epochs + unfinished)
+    manifest.update(versions=versions(), threads=trainer.engine.threads, ended=None)
+    write_atomically(run.manifest, to_json(manifest))
     write_atomically(run.config, to_yaml(before.settings).encode())
     # They speak of the run as it was.
     with told("removing", run.path):

@@ -99,7 +99,9 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
     """
     for path in (runs_dir / name, Path(name)):
         if (path / "manifest.json").is_file():
-            return RunFolder(path.resolve() if path.name == LATEST else path)
+            if path.name == LATEST and path.is_symlink():
+                path = path.parent / path.readlink()
+            return RunFolder(path)
     known = [run.path.name for run in list_runs(runs_dir)]
     hint = f"runs there: {', '.join(map(printable, known[-5:]))}" if known else "train one first"
     raise RunError(f"no run {printable(name)!r} in {printable(runs_dir)}, and no such path\n{hint}")

@@ -32,6 +32,7 @@ ALONE = 0.02  # seconds the caller then works alone; twice as long each time it 
 ALONE_MOST = 0.5  # ... up to this
 
 CAN_FORK = hasattr(os, "fork")
+SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM] if CAN_FORK else []
 
 
 def share(total: int, rank: int, size: int) -> slice:
@@ -76,11 +77,15 @@ class Team:
         """Fork the workers. From now on `run(i, ...)` does `tasks[i](rank, ...)` for each rank."""
         self._tasks = tasks
         parent = os.getpid()
+        # Ctrl-C reaches every process: it must not meet a worker that doesn't ignore it yet.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if self.size > 1 else ()
         for rank in self.ranks[1:]:
             pid = os.fork()
             if pid == 0:
                 self._work(rank, parent)
             self._workers.append(pid)
+        if self.size > 1:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run(self, task: int, *numbers: float) -> None:
         """Have the task done for every rank once the one before is; return when 0's share is.
@@ -145,8 +150,8 @@ class Team:
 
         try:
             self._workers = []
-            for name in ("SIGHUP", "SIGINT", "SIGTERM"):  # the caller answers them for all
-                signal.signal(getattr(signal, name), signal.SIG_IGN)
+            for number in SIGNALS:  # the caller answers them for all
+                signal.signal(number, signal.SIG_IGN)
             # A worker must not keep the caller's files, locks and pipes open.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from nnctl.training.checkpoint import dump, load
 
 if TYPE_CHECKING:
     from tests.robustness.conftest import Lab, Outcome, Run
@@ -377,3 +380,27 @@ def test_damaged_checkpoint_is_refused_and_kept(lab: Lab, done: Run) -> None:
     for command in (["train", "--resume", "latest"], ["evaluate", "--checkpoint", "last"]):
         assert str(path.name) in lab(*command).check(5).err
     assert done.files == before
+
+
+# The proof.
+
+
+def test_verify_tells_whether_a_run_can_be_interrupted(lab: Lab, done: Run) -> None:
+    before = done.files
+    proof = lab("runs", "verify", "latest", "--json").check(0).events[0]
+    assert proof["exact"] is True
+    assert proof["uninterrupted"] == proof["interrupted"] == proof["recorded"]
+    assert proof["recorded"] == hashlib.sha256(done.last).hexdigest()
+    assert (proof["step"], proof["steps"]) == (9, 18)  # in the middle of the second epoch
+    assert done.files == before
+    # A checkpoint that this machine would not have come to.
+    path = done.path / "checkpoints" / "last.safetensors"
+    checkpoint = load(path)
+    checkpoint.snapshot.parameters["0.affine.bias"][0] += 1e-3
+    path.write_bytes(dump(checkpoint))
+    proof = lab("runs", "verify", "latest", "--json").check(3).events[0]
+    assert proof["uninterrupted"] == proof["interrupted"] != proof["recorded"]
+    # Of a run that isn't complete only the copies can be compared.
+    lab("train", "-c", lab.config(), "-q", below=lab.runs / "tiny-002", at=60).check(-9)
+    proof = lab("runs", "verify", "tiny-002", "--json").check(0).events[0]
+    assert proof["recorded"] is None
