@@ -257,7 +257,9 @@ class Still:
     def forward(self, x: Array) -> Array:
         """Return the layer's output in training; it is overwritten by the next call."""
         self.restore()
-        return self.layer.forward(x, training=True)
+        y = self.layer.forward(x, training=True)
+        self.dtype = y.dtype
+        return y.astype(np.float64, copy=False)
 
     def takes_copies(self, x: Array, other: Array) -> bool:
         """Return whether several batches, one below the other, come out as each does alone.
@@ -267,7 +269,7 @@ class Still:
         """
         if self._generators:
             return False
-        alone = np.concatenate([self.forward(x).copy(), self.forward(other)])
+        alone = np.concatenate([self.forward(x.copy()).copy(), self.forward(other.copy())])
         return same(self.forward(np.concatenate([x, other])), alone)
 
 
@@ -302,8 +304,10 @@ class Alone:
         with np.errstate(all="ignore"), self.seeing(x, self.shaken):
             self.still.forward(self.other.copy())  # what is kept from the very first call shows
             y = self.still.forward(self.x).copy()
-            if y.dtype != np.float64:
-                self.complaint = f"the output is {y.dtype} for a float64 input: too coarse to judge"
+            if self.still.dtype != np.float64:
+                self.complaint = (
+                    f"the output is {self.still.dtype} for a float64 input: too coarse to judge"
+                )
             elif not np.isfinite(y).all():
                 self.complaint = "the output is not finite"
             elif not np.array_equal(self.x, x, equal_nan=True):
@@ -315,17 +319,15 @@ class Alone:
                     "so that it can be held still"
                 )
             self.r = self.rng.normal(size=y.shape)
-            self.analytic = self.backpropagate()
+            analytic = self.backpropagate()
             comparisons = []
             for name, array in {"input": self.x, **self.weights}.items():
                 dependence = self.dependence(name)
                 places = dependence.sample(groups, self.rng)
                 noise = dependence.noise(places, self.r, np.abs(y).max() + np.abs(self.x).max())
-                a = self.analytic[name].reshape(-1)[places]
-
                 slopes = partial(self._slopes, dependence, places)
-                found = compare(a, slopes, noise, h, tolerance)
-                full = self.analytic[name].reshape(array.shape)
+                full = analytic[name].reshape(array.shape)
+                found = compare(full.reshape(-1)[places], slopes, noise, h, tolerance)
                 comparisons.append(Comparison(name, full, places, *found))
             wrong = [c for c in comparisons if c.failed.any()]
             cause = self.complaint or (explain(self, wrong) if wrong else None)

@@ -1,0 +1,226 @@
+"""`nnctl gradcheck` as its user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from nnctl.cli.group import cli, run
+from nnctl.nn.functions import Array
+from nnctl.nn.layers import Affine
+
+REPORT = {
+    "passed",
+    "tolerance",
+    "h",
+    "samples",
+    "checked",
+    "failed",
+    "kinks",
+    "rounding",
+    "parameters",
+    "layers",
+    "cause",
+    "seconds",
+}
+SMALL = """
+data: {dataset: mnist-sample, train_size: 100}
+network:
+  - affine: 12
+  - batch_norm
+  - relu
+  - dropout: 0.2
+  - affine: 10
+loss: {kind: softmax_cross_entropy, label_smoothing: 0.1}
+"""
+
+
+def gradcheck(*arguments: str, columns: int = 80, **env: str) -> Result:
+    return CliRunner().invoke(
+        cli, ["gradcheck", *arguments], env={"COLUMNS": str(columns), **env}, catch_exceptions=False
+    )
+
+
+def as_json(*arguments: str) -> dict[str, Any]:
+    result = gradcheck(*arguments, "--json")
+    assert result.exit_code == 0
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture
+def wrong_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    def input_gradient(self: Affine, dout: Array) -> Array:
+        dx: Array = -dout @ self.weight.T
+        return dx
+
+    monkeypatch.setattr(Affine, "input_gradient", input_gradient)
+
+
+def test_gradcheck_json_has_the_fields_of_the_contract() -> None:
+    report = as_json("--seed", "3")
+    assert report.keys() == REPORT
+    assert report["passed"] is True
+    assert report["cause"] is None
+    assert (report["h"], report["tolerance"], report["samples"]) == (1e-5, 1e-6, 8)
+    for parameter in report["parameters"]:
+        assert parameter.keys() == {
+            "name",
+            "shape",
+            "checked",
+            "failed",
+            "kinks",
+            "rounding",
+            "max_relative_error",
+            "worst",
+        }
+        assert parameter["worst"].keys() == {"index", "analytic", "numerical"}
+        assert parameter["checked"] == min(64, np.prod(parameter["shape"]))
+        worst = parameter["worst"]
+        a, n = worst["analytic"], worst["numerical"]
+        assert abs(a - n) / max(abs(a), abs(n)) == parameter["max_relative_error"] <= 1e-6
+    assert [p["name"] for p in report["parameters"]] == [
+        "0.affine.weight",
+        "0.affine.bias",
+        "2.affine.weight",
+        "2.affine.bias",
+    ]
+    for key in ("checked", "failed", "kinks", "rounding"):
+        assert report[key] == sum(p[key] for p in report["parameters"])
+    names = ["0.affine", "1.relu", "2.affine", "softmax_cross_entropy"]
+    assert [layer["name"] for layer in report["layers"]] == names
+    for layer in report["layers"]:
+        assert layer.keys() == {
+            "name",
+            "input_gradient_error",
+            "parameter_gradient_error",
+            "passed",
+        }
+        assert layer["passed"]
+        assert layer["input_gradient_error"] <= 1e-6
+    assert report["layers"][1]["parameter_gradient_error"] is None
+
+
+def test_gradcheck_all_checks_every_parameter_of_a_real_network_quickly() -> None:
+    report = as_json("--all", "--set", "network.0.affine.units=50")
+    assert report["checked"] == 784 * 50 + 50 + 50 * 10 + 10
+    assert report["passed"]
+    assert report["seconds"] < 15  # about 1; a forward pass for each parameter takes minutes
+
+
+def test_gradcheck_is_repeatable_and_seeded(small: str) -> None:
+    first, again, other = (as_json("-c", small, "--seed", seed) for seed in "112")
+    for report in (first, again, other):
+        del report["seconds"]
+    assert first == again != other
+
+
+def test_gradcheck_shows_layers_parameters_and_a_verdict(small: str) -> None:
+    result = gradcheck("-c", small)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    for name in ("0.affine", "1.batch_norm", "2.relu", "3.dropout", "softmax_cross_entropy"):
+        assert f"\n{name} " in result.stdout
+    assert "1.batch_norm.weight" in result.stdout
+    assert "small before training" in result.stdout
+    assert "8 images of mnist-sample" in result.stdout
+    assert "\nRight: " in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_gradcheck_fits_forty_columns_in_ascii(small: str) -> None:
+    result = gradcheck("-c", small, "--sweep", columns=40, LC_ALL="C")
+    assert result.stdout.isascii()
+    assert max(map(len, result.stdout.splitlines())) <= 40
+
+
+def test_gradcheck_fails_with_3_and_names_layer_and_cause(
+    wrong_sign: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gradcheck", "--seed", "1"]) == 3
+    output = capfd.readouterr()
+    cause = (
+        "0.affine and 2.affine: the input gradient has the wrong sign: it is exactly -1 times the "
+        "numerical one"
+    )
+    assert output.err == f"nnctl: error: the gradient check failed: {cause}\n"
+    text = " ".join(output.out.split())
+    assert f"Wrong: {cause}." in text
+    assert "The worst entry is 0.affine." in text
+    assert "WRONG" in output.out
+
+
+def test_gradcheck_json_of_a_failure_is_json_alone(
+    wrong_sign: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gradcheck", "--json", "--seed", "1"]) == 3
+    report = json.loads(capfd.readouterr().out)
+    assert report["passed"] is False
+    assert report["failed"] > 0
+    assert [layer["passed"] for layer in report["layers"]] == [False, True, False, True]
+    worst = report["parameters"][0]["worst"]
+    assert worst["analytic"] == pytest.approx(-worst["numerical"], rel=1e-3)
+
+
+def test_gradcheck_sweep_shows_the_error_against_h(small: str) -> None:
+    assert "relative error of the gradient against h" in gradcheck("-c", small, "--sweep").stdout
+    report = as_json("-c", small, "--sweep")
+    assert report.keys() == REPORT | {"sweep"}
+    errors = {entry["h"]: entry["error"] for entry in report["sweep"]}
+    best = min(errors, key=lambda h: errors[h])
+    assert list(errors) == sorted(errors)
+    assert 1e-8 < best < 1e-3
+    assert errors[min(errors)] > 10 * errors[best] < errors[max(errors)]
+
+
+def test_gradcheck_uses_the_weights_of_a_run(runs_dir: Path) -> None:
+    trained, fresh = as_json("--run", "wide-001"), as_json()
+    assert trained["passed"]
+    assert trained["parameters"] != fresh["parameters"]
+    result = gradcheck("--run", "wide-001")
+    assert "with the weights of wide-001" in result.stdout
+
+
+def test_gradcheck_takes_its_options(small: str) -> None:
+    report = as_json(
+        *("-c", small, "--samples", "5", "--per-parameter", "7", "--h", "1e-4"),
+        *("--tolerance", "1e-5"),
+    )
+    assert (report["samples"], report["h"], report["tolerance"]) == (5, 1e-4, 1e-5)
+    assert {p["checked"] for p in report["parameters"]} == {7}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--all", "--per-parameter", "5"], "can't be combined"),
+        (["--samples", "101"], "there are 100 training images"),
+        (["--samples", "0"], "--samples"),
+        (["--h", "0"], "--h"),
+        (["--h", "nan"], "nan"),
+        (["--tolerance", "nan"], "nan"),
+        (["--tolerance", "0"], "--tolerance"),
+        (["--run", "latest"], "can't be combined"),
+    ],
+)
+def test_gradcheck_refuses_options_that_make_no_sense(
+    small: str, arguments: Sequence[str], words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gradcheck", "-c", small, *arguments]) == 2
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("nnctl: error: ")
+    assert words in output.err

@@ -1,0 +1,423 @@
+"""Every planted fault is caught, in the layer that has it, with the cause in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from nnctl.nn.functions import Array
+from nnctl.nn.gradcheck import Report, check, check_layer
+from nnctl.nn.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid
+from nnctl.nn.losses import Loss, MeanSquaredError, SoftmaxWithLoss
+from nnctl.nn.network import Network
+
+INPUTS, UNITS, CLASSES, BATCH = 7, 12, 5, 8
+
+
+def checked(layers: list[Layer], loss: Loss, seed: int = 0) -> Report:
+    rng = np.random.default_rng(seed)
+    network = Network(layers, INPUTS, dtype=np.float64)
+    network.initialize(seed)
+    x, labels = rng.normal(size=(BATCH, INPUTS)), rng.integers(0, CLASSES, BATCH)
+    return check(network, loss, x, labels, seed=seed)
+
+
+# Affine
+
+
+class NegativeInputGradient(Affine):
+    def input_gradient(self, dout: Array) -> Array:
+        return -super().input_gradient(dout)
+
+
+class NegativeWeightGradient(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        super().parameter_gradients(dout)
+        self.gradients["weight"] *= -1
+
+
+class WithoutBiasGradient(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        np.dot(self.x.T, dout, out=self.gradients["weight"])
+
+
+class MeanForSum(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        super().parameter_gradients(dout)
+        np.mean(dout, axis=0, out=self.gradients["bias"])
+
+
+class Accumulates(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        self.gradients["weight"] += self.x.T @ dout
+        self.gradients["bias"] += dout.sum(axis=0)
+
+
+class NewArray(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        self.gradients["weight"] = self.x.T @ dout
+        self.gradients["bias"] = dout.sum(axis=0)
+
+
+class TransposedWeight(Affine):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = dout @ self.weight
+        return dx
+
+
+class TransposedGradient(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        super().parameter_gradients(dout)
+        self.gradients["weight"][...] = dout.T @ self.x
+
+
+class KeepsTheFirstInput(Affine):
+    first: Array | None = None
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = super().forward(x, training)
+        if self.first is None:
+            self.first = x.copy()
+        self.x = self.first
+        return y
+
+
+class KeepsTheInputBefore(Affine):
+    now: Array | None = None
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = super().forward(x, training)
+        self.x, self.now = x if self.now is None else self.now, x.copy()
+        return y
+
+
+class KeepsTheFirstWeight(Affine):
+    turned: Array | None = None
+
+    def input_gradient(self, dout: Array) -> Array:
+        if self.turned is None:
+            self.turned = self.weight.T.copy()
+        dx: Array = dout @ self.turned
+        return dx
+
+
+class SkipsTheLastUnit(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        super().parameter_gradients(dout)
+        self.gradients["weight"][:, -1] = 0
+
+
+# Activations and dropout
+
+
+class MaskOfTheUnitBeside(ReLU):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = np.roll(self.mask, 1, axis=1) * dout
+        return dx
+
+
+class MaskOfTheSampleBeside(ReLU):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = np.roll(self.mask, 1, axis=0) * dout
+        return dx
+
+
+class MaskAboveOne(ReLU):
+    def function(self, x: Array, y: Array) -> None:
+        super().function(x, y)
+        self.mask = (x > 1).astype(x.dtype)
+
+
+class WithoutDerivative(ReLU):
+    def input_gradient(self, dout: Array) -> Array:
+        return dout.copy()
+
+
+class EditsUpstream(ReLU):
+    def input_gradient(self, dout: Array) -> Array:
+        dout *= self.mask
+        return dout
+
+
+class EditsInput(ReLU):
+    def forward(self, x: Array, training: bool = False) -> Array:
+        y = super().forward(x, training)
+        x[...] = y
+        return y
+
+
+class ForgetsSlope(LeakyReLU):
+    def derivative(self, dx: Array) -> Array:
+        return np.equal(self.mask, 1).astype(dx.dtype)
+
+
+class WrongSigmoid(Sigmoid):
+    def derivative(self, dx: Array) -> Array:
+        return self.y
+
+
+class ForgetsUpstream(Sigmoid):
+    def input_gradient(self, dout: Array) -> Array:
+        return self.derivative(np.empty_like(dout))
+
+
+class ForgetsScale(Dropout):
+    def input_gradient(self, dout: Array) -> Array:
+        return np.where(self.mask, dout, 0)
+
+
+class GlobalRandomness(Dropout):
+    def draw_mask(self, x: Array) -> Array:
+        return np.random.default_rng().integers(0, 2, x.shape).astype(x.dtype)
+
+
+class Coarse(ReLU):
+    def forward(self, x: Array, training: bool = False) -> Array:
+        return super().forward(x, training).astype(np.float32)
+
+
+# BatchNorm
+
+
+class WithoutMeanTerm(BatchNorm):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = super().input_gradient(dout) + dout.mean(axis=0) * (
+            self.weight * self.inverse_std
+        )
+        return dx
+
+
+class WithoutVarianceTerm(BatchNorm):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = (dout - dout.mean(axis=0)) * (self.weight * self.inverse_std)
+        return dx
+
+
+class WithoutBothTerms(BatchNorm):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = dout * (self.weight * self.inverse_std)
+        return dx
+
+
+class ForgetsGamma(BatchNorm):
+    def input_gradient(self, dout: Array) -> Array:
+        dx: Array = super().input_gradient(dout) / self.weight
+        return dx
+
+
+# Losses
+
+
+class WithoutBatchDivision(SoftmaxWithLoss):
+    def backward(self, dout: float = 1.0) -> Array:
+        return super().backward(dout) * BATCH
+
+
+class SumForMean(SoftmaxWithLoss):
+    def forward(self, outputs: Array, labels: Array) -> float:
+        return super().forward(outputs, labels) * len(outputs)
+
+    def backward(self, dout: float = 1.0) -> Array:
+        return super().backward(dout) * BATCH
+
+
+class SoftmaxOverTheBatch(SoftmaxWithLoss):
+    def forward(self, outputs: Array, labels: Array) -> float:
+        loss = super().forward(outputs, labels)
+        y = np.exp(outputs - outputs.max()).T
+        self.y = y / y.sum()
+        return loss
+
+
+class SoftmaxOverTheBatchBothWays(SoftmaxWithLoss):
+    """Consistent, so that its gradient is right: of another function than the loss."""
+
+    def forward(self, outputs: Array, labels: Array) -> float:
+        loss = super().forward(outputs, labels)
+        y = np.exp(outputs)
+        target = outputs[np.arange(len(labels)), labels]
+        self.d = y / y.sum()
+        self.d[np.arange(len(labels)), labels] -= 1 / len(labels)
+        loss = float(np.log(y.sum()) - target.mean())
+        return loss
+
+    def backward(self, dout: float = 1.0) -> Array:
+        dz: Array = self.d * dout
+        return dz
+
+
+class ForgetsSmoothing(SoftmaxWithLoss):
+    def backward(self, dout: float = 1.0) -> Array:
+        dz = self.y.copy()
+        dz[self.label_places] -= 1
+        turned: Array = (dz * (dout / dz.shape[1])).T
+        return turned
+
+
+class ForwardForgetsSmoothing(SoftmaxWithLoss):
+    def forward(self, outputs: Array, labels: Array) -> float:
+        super().forward(outputs, labels)
+        return SoftmaxWithLoss().forward(outputs, labels)
+
+
+class ForgetsDout(SoftmaxWithLoss):
+    def backward(self, dout: float = 1.0) -> Array:
+        return super().backward()
+
+
+class ForgetsTwo(MeanSquaredError):
+    def backward(self, dout: float = 1.0) -> Array:
+        return super().backward(dout) / 2
+
+
+class WithoutClassDivision(MeanSquaredError):
+    def backward(self, dout: float = 1.0) -> Array:
+        return super().backward(dout) * CLASSES
+
+
+class Fault(NamedTuple):
+    plant: Callable[[], Layer | Loss]
+    words: str  # of the cause
+
+
+FAULTS = [
+    Fault(lambda: NegativeInputGradient(UNITS), "the input gradient has the wrong sign"),
+    Fault(lambda: NegativeWeightGradient(UNITS), "the gradient of its weight has the wrong sign"),
+    Fault(lambda: WithoutBiasGradient(UNITS), "the gradient of its bias is missing"),
+    Fault(lambda: MeanForSum(UNITS), "its bias is a mean over the batch where a sum belongs"),
+    Fault(lambda: Accumulates(UNITS), "set it with = in place of +="),
+    Fault(lambda: NewArray(UNITS), "is put into a new array"),
+    Fault(lambda: TransposedWeight(UNITS), "its weight transposed the wrong way"),
+    Fault(lambda: TransposedGradient(UNITS), "the gradient of its weight is transposed"),
+    Fault(lambda: KeepsTheFirstInput(UNITS), "stale cache"),
+    Fault(lambda: KeepsTheInputBefore(UNITS), "stale cache"),
+    Fault(lambda: KeepsTheFirstWeight(UNITS), "stale cache"),
+    Fault(lambda: SkipsTheLastUnit(UNITS), "the gradient of its weight is wrong at 12 of 144"),
+    Fault(MaskOfTheUnitBeside, "the derivative of the unit beside: off by one"),
+    Fault(MaskOfTheSampleBeside, "the derivative of the sample beside: off by one"),
+    Fault(MaskAboveOne, "wrong for inputs from 0"),
+    Fault(WithoutDerivative, "the input gradient is dout unchanged"),
+    Fault(EditsUpstream, "dout is changed"),
+    Fault(EditsInput, "x is changed"),
+    Fault(lambda: ForgetsSlope(slope=0.1), "backward forgets slope, which is 0.1"),
+    Fault(WrongSigmoid, "by no constant factor"),
+    Fault(ForgetsUpstream, "forgets dout"),
+    Fault(lambda: ForgetsScale(0.2), "0.8 times the numerical one"),
+    Fault(lambda: GlobalRandomness(0.5), "the output is another each time"),
+    Fault(Coarse, "float32"),
+    Fault(WithoutMeanTerm, "how each sample moves the batch's mean"),
+    Fault(WithoutVarianceTerm, "how each sample moves the batch's variance"),
+    Fault(WithoutBothTerms, "how each sample moves the batch's mean and variance"),
+    Fault(ForgetsGamma, "backward forgets weight"),
+    Fault(WithoutBatchDivision, "lacks the division by the batch size: it is exactly 8 times"),
+    Fault(SumForMean, "the sum of the samples' losses where their mean belongs"),
+    Fault(SoftmaxOverTheBatch, "taken over the whole batch"),
+    Fault(SoftmaxOverTheBatchBothWays, "taken over the whole batch"),
+    Fault(lambda: ForgetsSmoothing(0.1), "backward forgets label_smoothing, which is 0.1"),
+    Fault(lambda: ForwardForgetsSmoothing(0.1), "forward forgets label_smoothing, which is 0.1"),
+    Fault(ForgetsDout, "forgets dout"),
+    Fault(ForgetsTwo, "lacks a factor 2: it is exactly 1/2 times"),
+    Fault(WithoutClassDivision, "lacks the division by the number of units: it is exactly 5 times"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault.plant()).__name__)
+def test_check_catches_a_planted_fault_and_names_layer_and_cause(fault: Fault) -> None:
+    for seed in range(3):
+        planted = fault.plant()
+        if isinstance(planted, Loss):
+            report = checked([Affine(UNITS), ReLU(), Affine(CLASSES)], planted, seed)
+            name = type(planted).__name__
+        else:
+            layers = [Affine(UNITS), planted, Affine(CLASSES)]
+            report = checked(layers, SoftmaxWithLoss(), seed)
+            name = f"1.{type(planted).__name__}"
+        assert not report.passed
+        assert report.cause is not None
+        assert report.cause.startswith(f"{name}: ")
+        assert fault.words in report.cause, report.cause
+        assert [layer.name for layer in report.layers if not layer.passed] == [name]
+
+
+def test_a_wrong_input_gradient_spoils_what_lies_below_but_only_its_layer_is_named() -> None:
+    layers = [Affine(UNITS), ReLU(), NegativeInputGradient(UNITS), Affine(CLASSES)]
+    report = checked(layers, SoftmaxWithLoss())
+    assert [p.name for p in report.parameters if p.failed] == ["0.affine.weight", "0.affine.bias"]
+    assert [layer.name for layer in report.layers if not layer.passed] == [
+        "2.NegativeInputGradient"
+    ]
+    worst = report.parameters[0].worst
+    assert worst is not None
+    assert worst.analytic == pytest.approx(-worst.numerical)
+    assert report.parameters[0].max_relative_error == pytest.approx(2)
+
+
+def test_two_layers_with_the_same_fault_are_named_together() -> None:
+    layers: list[Layer] = [MeanForSum(UNITS), ReLU(), MeanForSum(CLASSES)]
+    cause = checked(layers, SoftmaxWithLoss()).cause
+    assert cause is not None
+    assert cause.startswith("0.MeanForSum and 2.MeanForSum: the gradient of its bias")
+
+
+def test_a_patched_layer_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Affine, "input_gradient", lambda self, dout: -dout @ self.weight.T)
+    report = checked([Affine(UNITS), ReLU(), Affine(CLASSES)], SoftmaxWithLoss())
+    assert report.cause == (
+        "0.affine and 2.affine: the input gradient has the wrong sign: "
+        "it is exactly -1 times the numerical one"
+    )
+
+
+def test_a_way_back_that_stops_is_a_finding() -> None:
+    layers: list[Layer] = [Affine(UNITS), TransposedWeight(UNITS - 1), Affine(CLASSES)]
+    report = checked(layers, SoftmaxWithLoss())
+    assert not report.passed
+    assert report.failed == report.checked
+    assert report.cause is not None
+    assert report.cause.startswith("1.TransposedWeight: the way back stops with ValueError")
+
+
+def test_a_network_that_joins_right_layers_wrongly_is_blamed_itself() -> None:
+    class Impatient(Network):
+        def backward(self, dout: Array) -> None:
+            super().backward(dout)
+            self.layers[0].gradients["weight"][...] *= 2
+
+    network = Impatient([Affine(UNITS), ReLU(), Affine(CLASSES)], INPUTS, dtype=np.float64)
+    network.initialize(0)
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(BATCH, INPUTS)), rng.integers(0, CLASSES, BATCH)
+    report = check(network, SoftmaxWithLoss(), x, labels)
+    assert all(layer.passed for layer in report.layers)
+    assert report.cause is not None
+    assert "every layer is right alone" in report.cause
+    assert "0.affine.weight" in report.cause
+
+
+def test_check_layer_says_in_a_line_what_is_wrong() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    found = check_layer(WithoutBiasGradient(2), x)
+    assert not found.passed
+    assert [g.name for g in found.gradients if not g.passed] == ["bias"]
+    assert str(found) == (
+        "WithoutBiasGradient: wrong. The gradient of its bias is missing: "
+        "backpropagation leaves it at 0."
+    )
+
+
+@dataclass(eq=False)
+class WrongShape(Layer):
+    def forward(self, x: Array, training: bool = False) -> Array:
+        return x.copy()
+
+    def input_gradient(self, dout: Array) -> Array:
+        return dout[:1]
+
+
+def test_check_layer_finds_a_gradient_of_another_shape() -> None:
+    found = check_layer(WrongShape(), np.ones((4, 3)))
+    assert found.cause == "the input gradient has the shape (1, 3), the input (4, 3)"
