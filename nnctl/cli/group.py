@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl import __version__
+from nnctl.cli import signals
 from nnctl.errors import ExitCode, NnctlError, printable
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
             path = error.filename if isinstance(error.filename, str | bytes) else ""
             name = f"{printable(os.fsdecode(path))}: " if path else ""
             return f"{name}{error.strerror or error}", ExitCode.SYSTEM
+    signals.answer()
     what = f"unexpected {type(error).__name__}: {printable(error)}"
     advice = "This is a bug in nnctl; NNCTL_DEBUG=1 shows the traceback."
     return f"{what}\n{advice}", ExitCode.SYSTEM

@@ -73,6 +73,16 @@ def install() -> None:
         signal.signal(_ALARM, _handle)
 
 
+def answer() -> None:
+    """Raise `Ended` if a signal has come.
+
+    For errors that nobody foresaw: some callbacks, such as `__set_name__`, disguise whatever a
+    handler raises in them as an error of their own.
+    """
+    if _first is not None:
+        raise Ended(_first)
+
+
 def leave(code: int) -> None:
     """From now on, a signal or a pipe that nobody reads ends the process without more words."""
 

@@ -204,6 +204,33 @@ def test_error_that_nobody_foresaw_is_a_line_and_exit_code_1(
     assert "Traceback" not in errors
 
 
+DISGUISED = """
+import signal, sys
+from types import SimpleNamespace
+import click
+from nnctl.cli import main
+from nnctl.cli.group import cli
+
+class Descriptor:
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGTERM)
+
+@click.command()
+def command():
+    type("Made", (), {"attribute": Descriptor()})
+
+sys.modules["nnctl.cli.boom"] = SimpleNamespace(command=command)
+cli.commands["boom"] = command
+main()
+"""
+
+
+def test_signal_in_the_disguise_of_an_error_is_still_answered() -> None:
+    """Some Pythons make a RuntimeError of what is raised while a class is being made."""
+    result = subprocess.run([sys.executable, "-c", DISGUISED, "boom"], capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr) == (143, b"", b"")
+
+
 def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     capsys: Capture, plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
