@@ -20,7 +20,7 @@ from nnctl.cli.options import (
     set_options,
 )
 from nnctl.cli.requirements import Requirement, check, numeric_fields, require_option
-from nnctl.errors import UsageError, printable
+from nnctl.errors import SystemFailure, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
@@ -138,6 +138,8 @@ def command(
         except signals.Ended:  # a second signal, or the first took too long to answer
             _tell_how_to_go_on(run)
             raise
+        except SystemFailure as error:
+            raise SystemFailure(f"{error}\ngo on with: {_again(run)}") from error
     assert isinstance(event, RunFinished)  # the last one always is
     if request.number is not None:
         if event.status == "interrupted":
@@ -147,5 +149,8 @@ def command(
 
 
 def _tell_how_to_go_on(run: RunFolder) -> None:
-    again = f"nnctl train --resume {shlex.quote(str(run.path))}"
-    click.echo(f"nnctl: stopped by a signal; go on with: {printable(again)}", err=True)
+    click.echo(f"nnctl: stopped by a signal; go on with: {printable(_again(run))}", err=True)
+
+
+def _again(run: RunFolder) -> str:
+    return f"nnctl train --resume {shlex.quote(str(run.path))}"

@@ -6,6 +6,7 @@ through a link.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -129,15 +130,20 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
         try:
             # Opening a pipe would wait for somebody who writes.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             raise RunError(f"{printable(path)}: missing; the run has not come so far") from None
-        with os.fdopen(descriptor, "rb", closefd=True) as file:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise RunError(f"{printable(path)}: not a file")
             if status.st_size > limit:
                 raise RunError(f"{printable(path)}: {status.st_size:,} bytes, which is too large")
-            return file.read(limit)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read(limit)
+        finally:
+            os.close(descriptor)
 
 
 def read_config(run: RunFolder) -> Settings:
@@ -293,8 +299,13 @@ def check_free(path: Path, overwrite: bool) -> None:
             raise RunError(f"{printable(path)}: exists, and is not a folder")
         if _is_empty(path):
             return
-        if not (path / "manifest.json").is_file():
-            raise RunError(f"{printable(path)}: holds other files; choose another --run-dir")
+        try:
+            manifest = RunFolder(path).manifest
+            convert(read_json(manifest), Manifest, manifest)
+        except RunError:
+            raise RunError(
+                f"{printable(path)}: holds files that are not a run's; choose another --run-dir"
+            ) from None
     if not overwrite:
         raise RunError(
             f"{printable(path)}: holds a run already\n"

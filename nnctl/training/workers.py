@@ -138,7 +138,7 @@ class Team:
                 self._workers.remove(worker)
                 raise SystemFailure(
                     "a worker process ended unexpectedly (killed, or out of memory)\n"
-                    "resume the run, or train with --threads 1"
+                    "if it happens again, use --threads 1"
                 )
 
     def _work(self, rank: int, parent: int) -> NoReturn:

@@ -79,16 +79,20 @@ def test_folder_of_somebody_else_stays_untouched(lab: Lab) -> None:
     (foreign / "checkpoints").mkdir(parents=True)
     for name in ("thesis.txt", "config.yaml", "metrics.jsonl", "checkpoints/last.safetensors"):
         (foreign / name).write_text("precious")
-    before = lab.run(foreign).files
+    web = lab.folder / "web"
+    web.mkdir()
+    (web / "manifest.json").write_text('{"name": "somebody\'s app", "version": "1.0"}')
+    (web / "config.yaml").write_text("precious")
+    before, before_web = lab.run(foreign).files, lab.run(web).files
     (lab.folder / "file").write_text("precious")
     (lab.folder / "loop").symlink_to(lab.folder / "loop")
-    for path in ("foreign", "file", "loop"):
+    for path in ("foreign", "web", "file", "loop"):
         for overwrite in ([], ["--overwrite"]):
             outcome = lab("train", "-c", config, "--run-dir", path, *overwrite).check(5, 1)
             assert path in outcome.err
             assert outcome.out == ""
     lab("train", "--resume", "foreign").check(5)
-    assert lab.run(foreign).files == before
+    assert (lab.run(foreign).files, lab.run(web).files) == (before, before_web)
     assert (lab.folder / "file").read_text() == "precious"
 
 
