@@ -140,7 +140,8 @@ def compare(
     if as_csv:
         from nnctl.display.output import print_csv
 
-        print_csv([{**row, **row.pop("settings")} for row in rows])
+        flat = [row | row["settings"] for row in rows]  # a column for each setting
+        print_csv([{name: row[name] for name in row if name != "settings"} for row in flat])
         return
     difference = compare_two(*records[:2]) if len(records) > 1 else None
     if as_json:

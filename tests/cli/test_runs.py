@@ -247,6 +247,7 @@ def test_compare_shows_only_the_settings_that_differ(runs_dir: Path, capsys: Cap
     assert [row["run"] for row in rows] == ["wide-001", "narrow-001", "unwatched-001"]
     assert [row["network.0.affine.units"] for row in rows] == ["50", "4", "50"]
     assert [row["data.validation"] for row in rows] == ["300", "300", "0"]
+    assert "settings" not in rows[0]  # a dictionary is no cell
 
 
 def test_compare_says_when_validation_sets_differ(runs_dir: Path, capsys: Capture) -> None:
