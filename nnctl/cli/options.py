@@ -69,7 +69,7 @@ def data_options(function: F) -> F:
     threads = click.option(
         "--threads",
         metavar="N",
-        type=click.IntRange(min=1),
+        type=click.IntRange(1, 256),
         envvar="NNCTL_THREADS",
         help="Threads to compute with; default: a fixed rule of network, batch size and cores.",
     )

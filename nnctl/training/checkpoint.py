@@ -32,6 +32,7 @@ from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.training.engine import build_network
 from nnctl.training.events import EpochFinished
+from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import TIMINGS, Progress, Snapshot, Trainer
 
 FORMAT = 1
@@ -39,7 +40,6 @@ FOLDER = "./folder"  # stands for the path of a data set that is a folder
 
 # What is read into memory before a file has shown that it is a checkpoint.
 MAX_HEADER = 4 << 20  # bytes; names and shapes of up to 500 layers take some 200 KiB
-MAX_THREADS = 256
 MAX_LENGTH = 1 << 26  # epochs, and watched samples
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}  # by safetensors' names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import told, write_atomically
-from nnctl.training.checkpoint import MAX_THREADS, Checkpoint, is_folder, load, versions
+from nnctl.training.checkpoint import Checkpoint, is_folder, load, versions
 from nnctl.training.events import RunFinished
 from nnctl.training.runs import (
     Manifest,
@@ -26,6 +26,7 @@ from nnctl.training.runs import (
     to_json,
 )
 from nnctl.training.session import begin
+from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import Snapshot, Trainer
 
 LENGTH_SHAPED = ("cosine", "one_cycle")  # schedules whose every value depends on the epochs
@@ -39,6 +40,7 @@ class Recorded:
     settings: Settings  # with what may be changed, changed
     checkpoint: Checkpoint | None  # None: it was killed before the first one
     threads: int
+    data_sha256: Mapping[str, str]
     manifest: dict[str, Any]
 
     @property
@@ -80,7 +82,8 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     before = read_config(run)
     settings = load_settings(str(run.config), overrides)
     manifest = read_json(run.manifest)
-    threads = convert(manifest, Manifest, run.manifest).threads
+    facts = convert(manifest, Manifest, run.manifest)
+    threads, data_sha256 = facts.threads, facts.data_sha256
     checkpoint = load(run.last) if os.path.lexists(run.last) else None
     if checkpoint is not None:
         # A checkpoint knows neither the run's name nor where a folder of data lies.
@@ -105,20 +108,20 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
             + "\nonly more training.epochs can be asked for; train a new run for the rest"
         )
     if checkpoint is not None:
-        threads = checkpoint.threads
+        threads, data_sha256 = checkpoint.threads, checkpoint.data_sha256
     if not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
-    return Recorded(run, settings, checkpoint, threads, manifest)
+    return Recorded(run, settings, checkpoint, threads, data_sha256, manifest)
 
 
-def check_same_data(checkpoint: Checkpoint, data: DataSet) -> None:
-    """Hold the data against those that the checkpoint was trained on.
+def check_same_data(before: Recorded, data: DataSet) -> None:
+    """Hold the data against those that the run was trained on.
 
     Raises:
         DataError: a file's SHA-256 differs.
 
     """
-    then, now = checkpoint.data_sha256, data.sha256
+    then, now = before.data_sha256, data.sha256
     if differing := sorted(name for name in {*then, *now} if then.get(name) != now.get(name)):
         raise DataError(
             f"{printable(data.name)}: these are not the data the run was trained on: "
@@ -148,9 +151,9 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
 
     """
     checkpoint, run, manifest = before.checkpoint, before.run, before.manifest
+    check_same_data(before, trainer.data)
     if checkpoint is None:
         return begin(trainer, run)
-    check_same_data(checkpoint, trainer.data)
     snapshot = checkpoint.snapshot
     _check_position(trainer, before, snapshot)
     best = None
@@ -194,11 +197,15 @@ def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> N
 def _check_best(trainer: Trainer, before: Recorded, best: Checkpoint) -> None:
     """Refuse a best checkpoint of another run, or of another epoch than the best one."""
     assert before.checkpoint is not None
-    path = printable(before.run.best)
     assert trainer.best is not None
-    mine, other = before.checkpoint.settings, best.settings
-    training = replace(other.training, epochs=mine.training.epochs)
-    if (replace(other, training=training), best.inputs) != (mine, before.checkpoint.inputs):
+    path, mine = printable(before.run.best), before.checkpoint
+    # It may be from before the run was made longer.
+    training = replace(best.settings.training, epochs=mine.settings.training.epochs)
+    other = replace(best, settings=replace(best.settings, training=training))
+    if any(
+        getattr(mine, name) != getattr(other, name)
+        for name in ("settings", "inputs", "data_sha256")
+    ):
         raise RunError(f"{path}: is of another run\nbring the original file back")
     epoch, last = best.snapshot.progress.epoch, trainer.progress.epoch
     # It may be ahead, if the process was killed before it wrote `last`.

@@ -54,15 +54,18 @@ def record(
         SystemFailure: something could not be written.
 
     """
-    saved = time.monotonic()
+    saved_at, saved_step = time.monotonic(), -1
 
-    def save_last() -> None:
-        nonlocal saved
+    def save(data: bytes) -> None:
+        nonlocal saved_at, saved_step
+        write_atomically(run.last, data)
+        saved_at, saved_step = time.monotonic(), trainer.progress.step
+
+    def save_inside_epoch() -> None:
         data = dump(checkpoint_of(trainer))
         manifest["unfinished_epoch_seconds"] = trainer.epoch_seconds
         write_atomically(run.manifest, to_json(manifest))
-        write_atomically(run.last, data)
-        saved = time.monotonic()
+        save(data)
 
     def finished(event: RunFinished) -> RunFinished:
         event = replace(event, run_dir=as_text(run.path))
@@ -74,16 +77,15 @@ def record(
     try:
         for event in trainer.events():
             if isinstance(event, StepFinished):
-                due = time.monotonic() - saved > trainer.settings.training.checkpoint_seconds
-                if due or stop():
-                    save_last()
+                waited = time.monotonic() - saved_at
+                if waited > trainer.settings.training.checkpoint_seconds:
+                    save_inside_epoch()
             elif isinstance(event, EpochFinished):
                 data = dump(checkpoint_of(trainer))
                 append_row(run, event)
                 if event is trainer.best and trainer.watched == "validation":
                     write_atomically(run.best, data)
-                write_atomically(run.last, data)
-                saved = time.monotonic()
+                save(data)
             elif isinstance(event, RunStarted):
                 event = replace(event, run_dir=as_text(run.path))
             else:
@@ -94,8 +96,8 @@ def record(
                 event = finished(event)
             yield event
             if stop() and not isinstance(event, RunFinished):
-                if isinstance(event, RunStarted):
-                    save_last()
+                if saved_step != trainer.progress.step:
+                    save_inside_epoch()
                 yield finished(trainer.finish("interrupted"))
                 return
     except Diverged:

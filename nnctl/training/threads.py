@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
+MAX_THREADS = 256  # as `--threads` allows; nor may a run folder from a stranger ask for more
+
 # Below so many multiplications a step, two processes cost more than they save.
 WORTHWHILE = 2e6
 # The same for a whole evaluation, which has to start them first.
@@ -29,8 +31,8 @@ def requested(environment: Mapping[str, str] = os.environ) -> int | None:
     """Return the number of threads that the BLAS variables asked for, if they did."""
     for name in BLAS_VARIABLES:
         value = environment.get(f"_NNCTL_{name}", "")
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
+        if value.isdecimal() and (count := int(value[:9])) > 0:
+            return min(count, MAX_THREADS)
     return None
 
 

@@ -50,10 +50,9 @@ def verify(run: RunFolder, source: Source) -> Verification:
     settings, checkpoint = before.settings, before.checkpoint
     data = datasets.load(settings.data.dataset, source)
     own = None
-    if checkpoint is not None:
-        check_same_data(checkpoint, data)
-        if before.summary and checkpoint.versions == versions():
-            own = _sha256(run.last)
+    check_same_data(before, data)
+    if checkpoint is not None and before.summary and checkpoint.versions == versions():
+        own = _sha256(run.last)
     with TemporaryDirectory(prefix="nnctl-verify-") as folder:
         whole = Path(folder, "whole")
         steps, steps_per_epoch = _train(settings, data, before.threads, whole)

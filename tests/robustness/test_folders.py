@@ -228,6 +228,10 @@ def test_other_data_are_refused(lab: Lab, done: Run) -> None:
     outcome = lab("train", "--resume", "latest", "--epochs", "9", "-q").check(4)
     assert "t10k-labels-idx1-ubyte" in outcome.err
     assert done.files == before
+    # Also before the first checkpoint.
+    (done.path / "summary.json").unlink()
+    (done.path / "checkpoints" / "last.safetensors").unlink()
+    assert "bring the original files back" in lab("train", "--resume", "latest").check(4).err
 
 
 def test_threads_are_remembered_and_others_are_warned_of(lab: Lab) -> None:

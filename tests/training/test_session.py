@@ -165,6 +165,20 @@ def test_seeds_and_threads_do_matter(
     assert len({RunFolder(folder).last.read_bytes() for folder in folders}) == 3
 
 
+def test_stop_that_comes_while_an_event_is_drawn_still_saves_its_step(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    drawn: list[Event] = []
+    with closing(Trainer(tiny_settings(), tiny_data, 1)) as trainer:
+        with new_run(run.path, tmp_path, "x"):
+            manifest = begin(trainer, run)
+        for event in record(trainer, run, manifest, lambda: len(drawn) == 4):
+            drawn.append(event)
+    assert isinstance(drawn[-1], RunFinished)
+    assert load(run.last).snapshot.progress.step == 3
+
+
 def test_stop_before_the_first_step_leaves_a_run_to_go_on_with(
     tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
 ) -> None:
