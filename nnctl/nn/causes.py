@@ -56,7 +56,7 @@ def _missing(alone: Alone, found: Comparison) -> str | None:
         return None
     if found.name != "input":
         now = alone.layer.gradients[found.name]
-        if now is not alone.memory[found.name] and now.any():
+        if not np.shares_memory(now, alone.memory[found.name]) and now.any():
             return (
                 f"{subject(found)} is put into a new array: write it into the one that is there, "
                 f'gradients["{found.name}"][...] = ...'
@@ -103,7 +103,7 @@ def _telling_ratio(alone: Alone, found: Comparison) -> str | None:
 
 
 def _ignored_option(alone: Alone, found: Comparison) -> str | None:
-    """Try every number among the options at 0, at 1 and at its default."""
+    """Give each option that is a number the values 0, 1 and its default."""
     owner: Any = getattr(alone.layer, "loss", alone.layer)
     for option in fields(owner) if is_dataclass(owner) else ():
         value = getattr(owner, option.name)
