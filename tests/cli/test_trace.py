@@ -51,7 +51,7 @@ def test_trace_shows_a_row_for_each_layer_on_both_ways() -> None:
     assert rows == names + names[::-1]
     assert "quickstart before training: a mini-batch of 100 images of mnist-sample" in text
     assert "ln(10) = 2.303" in text
-    assert "100x50" in text
+    assert "100x100" in text
     assert "39,250" in text
     assert "Nothing looks wrong." in text
     assert "Image" not in text
@@ -74,7 +74,7 @@ def test_trace_json_has_full_figures_for_each_layer() -> None:
     assert (report["batch_size"], report["learning_rate"]) == (100, 0.1)
     affine, relu, _ = report["layers"]
     assert affine["name"] == "0.affine"
-    assert affine["output_shape"] == [100, 50]
+    assert affine["output_shape"] == [100, 100]
     assert affine["parameters"] == 39_250
     assert affine["saturated_fraction"] is affine["dead_units"] is None
     assert 0 < affine["update_ratio"] < 0.1
