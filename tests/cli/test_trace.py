@@ -52,7 +52,7 @@ def test_trace_shows_a_row_for_each_layer_on_both_ways() -> None:
     assert "quickstart before training: a mini-batch of 100 images of mnist-sample" in text
     assert "ln(10) = 2.303" in text
     assert "100x100" in text
-    assert "39,250" in text
+    assert "78,500" in text
     assert "Nothing looks wrong." in text
     assert "Image" not in text
 
