@@ -75,7 +75,7 @@ def test_trace_json_has_full_figures_for_each_layer() -> None:
     affine, relu, _ = report["layers"]
     assert affine["name"] == "0.affine"
     assert affine["output_shape"] == [100, 100]
-    assert affine["parameters"] == 39_250
+    assert affine["parameters"] == 78_500
     assert affine["saturated_fraction"] is affine["dead_units"] is None
     assert 0 < affine["update_ratio"] < 0.1
     assert relu["gradient_norm"] is None
