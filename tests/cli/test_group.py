@@ -92,7 +92,7 @@ def test_version_is_the_packages_and_python_m_is_the_same_program() -> None:
         (["--verson"], "Did you mean '--version'?"),
         (["train", "--epoch", "3"], "Did you mean '--epochs'?"),
         (["config", "shwo"], "Did you mean 'show'?"),
-        (["train", "--threads", "0"], "0 is not in the range x>=1"),
+        (["train", "--threads", "0"], "0 is not in the range"),
         (["train", "--data-dir", __file__], "is a file"),
         (["train", "--set", "seed"], "'seed' is not KEY=VALUE"),
         (["tr\x1b[2Jain"], r"tr\x1b[2Jain"),
