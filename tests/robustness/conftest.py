@@ -57,7 +57,6 @@ class Outcome:
         assert self.status in codes, (self.status, self.out, self.err)
         assert "Traceback" not in self.err, self.err
         assert "This is a bug" not in self.err, self.err
-        assert self.err.isprintable() or set(self.err) - {"\n"} != set(), self.err
         assert all(line.isprintable() for line in self.err.split("\n")), repr(self.err)
         if 0 < self.status <= 6:
             assert "nnctl: error: " in self.err, self.err
@@ -187,20 +186,6 @@ class Run:
         """All that must not depend on what happened on the way."""
         predictions = (self.path / "test_predictions.csv").read_bytes()
         return self.last, self.best, self.rows, self.summary, predictions
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Return the processes whose command line names `folder`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(str(folder)) in line:
-                found.append(int(entry.name))
-    return found
 
 
 @pytest.fixture(scope="session")
