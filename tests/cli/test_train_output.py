@@ -220,15 +220,26 @@ def test_run_directory_is_never_broken_over_lines(monkeypatch: pytest.MonkeyPatc
     assert train("--run-dir", folder).stdout.splitlines()[-1] == folder
 
 
+def assert_told(stderr: str, reason: str) -> None:
+    """Hold what isn't progress against an error and the way to go on."""
+    error, remedy = [line for line in stderr.splitlines() if not line.startswith("epoch ")]
+    assert error.startswith("nnctl: error: standard output: ")
+    assert reason in error
+    assert remedy == "go on with: nnctl train --resume runs/small-001"
+
+
 @pytest.mark.parametrize("options", [[], ["--json"], ["-q"]])
 def test_full_disk_behind_standard_output_is_told(options: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = process(*options, stdout=full)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if not line.startswith("epoch ")]
-    assert len(errors) == 1
     assert errors[0].startswith("nnctl: error: ")
     assert "No space left" in errors[0]
+    # A run that isn't finished can be gone on with.
+    assert errors[1:] == (
+        ["go on with: nnctl train --resume runs/small-001"] if options == ["--json"] else []
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["-q"]])
@@ -239,7 +250,7 @@ def test_closed_pipe_behind_standard_output_is_told(options: list[str]) -> None:
     os.close(writer)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "Broken pipe" in done.stderr.splitlines()[-1]
+    assert "nnctl: error: standard output: Broken pipe" in done.stderr
 
 
 @pytest.mark.parametrize("path", ["/dev/full", "closed"])
@@ -254,7 +265,7 @@ def test_lost_standard_error_stops_no_training(path: str) -> None:
 def test_closed_standard_output_is_told() -> None:
     done = process(preexec_fn=lambda: os.close(1))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("nnctl: error: standard output: ")
+    assert_told(done.stderr, "standard output: ")
 
 
 def test_diverged_run_shows_its_curves_and_no_test_figures(
