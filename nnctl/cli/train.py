@@ -139,6 +139,8 @@ def command(
             _tell_how_to_go_on(run)
             raise
         except SystemFailure as error:
+            if run.summary.exists():  # only its result is lost
+                raise
             raise SystemFailure(f"{error}\ngo on with: {_again(run)}") from error
     assert isinstance(event, RunFinished)  # the last one always is
     if request.number is not None:

@@ -76,15 +76,22 @@ class Team:
     def start(self, tasks: Sequence[Callable[..., None]]) -> None:
         """Fork the workers. From now on `run(i, ...)` does `tasks[i](rank, ...)` for each rank."""
         self._tasks = tasks
+        if self.size == 1:
+            return
         parent = os.getpid()
         # Ctrl-C reaches every process: it must not meet a worker that doesn't ignore it yet.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if self.size > 1 else ()
-        for rank in self.ranks[1:]:
-            pid = os.fork()
-            if pid == 0:
-                self._work(rank, parent)
-            self._workers.append(pid)
-        if self.size > 1:
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            for rank in self.ranks[1:]:
+                pid = os.fork()
+                if pid == 0:
+                    self._work(rank, parent)
+                self._workers.append(pid)
+        except OSError as error:
+            raise SystemFailure(
+                f"a worker process can't be started: {error.strerror}\ntry --threads 1"
+            ) from error
+        finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run(self, task: int, *numbers: float) -> None:
