@@ -161,8 +161,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 MODULES = (
-    *("cli.group", "cli.train", "cli.evaluate", "cli.loading", "display.training"),
-    *("display.downloads", "training.session", "training.resume", "config"),
+    *("cli.group", "cli.train", "cli.evaluate", "cli.runs", "cli.plot", "cli.loading"),
+    *("display.training", "display.downloads", "display.dashboard", "display.evaluation"),
+    *("display.runs", "display.curves", "training.session", "training.resume"),
+    *("training.compare", "training.verify", "training.mistakes", "config"),
 )
 
 if __name__ == "__main__":
