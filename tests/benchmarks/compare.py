@@ -3,8 +3,11 @@
     python tests/benchmarks/compare.py --data data/mnist
 
 makes a virtual environment for the frameworks in a temporary folder (or `--venv`, kept), runs
-every contender in a process of its own, in turn, `--rounds` times, prints medians with the ratio
-to nnctl, and writes all figures as JSON to `--output`. Not part of the test run.
+every contender in a process of its own, in turn, `--rounds` times and once more to watch its
+memory, prints medians, and writes all figures as JSON to `--output`. A ratio is that of nnctl to
+the contender in the same round, for the speed of a machine may drift; below 1 nnctl is faster.
+The seconds of an epoch leave out the first one, in which frameworks compile; those of the process
+hold everything, from the shell to the test accuracy. Not part of the test run.
 """
 
 from __future__ import annotations
@@ -44,9 +47,9 @@ CONTENDERS = {
 }
 
 
-def nnctl_command(row: dict[str, Any], data: Path, runs: Path, threads: int | None) -> list[str]:
-    """Return the command that trains `row` with nnctl; the config comes on standard input."""
-    command = [sys.executable, "-m", "nnctl", "train", "--config", "-", "--json", "--offline"]
+def nnctl_command(data: Path, runs: Path, threads: int | None) -> list[str]:
+    """Return the command that trains with nnctl; the config comes on standard input."""
+    command = [sys.executable, "-m", "nnctl", "train", "--config", "-", "--json", "-q", "--offline"]
     command += ["--data-dir", str(data.parent), "--runs-dir", str(runs)]
     return command + (["--threads", str(threads)] if threads else [])
 
@@ -68,30 +71,56 @@ def nnctl_config(row: dict[str, Any]) -> str:
     )
 
 
-def run_once(name: str, row: dict[str, Any], data: Path, python: str, runs: Path) -> dict[str, Any]:
-    """Run one contender once; return its epochs' seconds and the whole process's."""
+def run_once(
+    name: str, row: dict[str, Any], data: Path, python: str, runs: Path, watch: bool = False
+) -> dict[str, Any]:
+    """Run one contender once; return its epochs' seconds, its accuracy and the whole process's.
+
+    With `watch` the memory is looked at meanwhile, which costs time of its own.
+    """
     script = CONTENDERS[name]
-    start = time.perf_counter()
     if script is None:
-        threads = 1 if "1 thread" in name else None
-        done = subprocess.run(
-            nnctl_command(row, data, runs, threads),
-            input=nnctl_config(row),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        whole = time.perf_counter() - start
-        events = [json.loads(line) for line in done.stdout.splitlines()]
-        epochs = [event["seconds"] for event in events if event["event"] == "epoch_finished"]
-        return {"seconds": epochs, "accuracy": events[-1]["test_accuracy"], "whole": whole}
-    file, variant = script
-    arguments = [python, str(HERE / "contenders" / file), json.dumps({**row, "variant": variant})]
-    done = subprocess.run(
-        [*arguments, str(data)], capture_output=True, text=True, check=True, cwd=HERE
-    )
+        command = nnctl_command(data, runs, 1 if "1 thread" in name else None)
+        text = nnctl_config(row)
+    else:
+        file, variant = script
+        arguments = json.dumps({**row, "variant": variant})
+        command, text = [python, str(HERE / "contenders" / file), arguments, str(data)], ""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(text)
+        process.stdin.close()
+        peak = 0.0
+        while watch and process.poll() is None:
+            peak = max(peak, tree_megabytes(process.pid))
+            time.sleep(0.02)
+        output = process.stdout.read()
     whole = time.perf_counter() - start
-    return {**json.loads(done.stdout.splitlines()[-1]), "whole": whole}
+    if process.returncode:
+        raise SystemExit(f"{name}: exit code {process.returncode}")
+    lines = [json.loads(line) for line in output.splitlines()]
+    if script is None:
+        epochs = [event["seconds"] for event in lines if event["event"] == "epoch_finished"]
+        result = {"seconds": epochs, "accuracy": lines[-1]["test_accuracy"]}
+    else:
+        result = lines[-1]
+    return {**result, "whole": whole, "megabytes": peak}
+
+
+def tree_megabytes(pid: int) -> float:
+    """Return the memory of a process and its children, each shared page counted once (Linux)."""
+    kilobytes = 0
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        kilobytes = next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, StopIteration):  # it has just ended
+        return kilobytes / 1024
+    return kilobytes / 1024 + sum(tree_megabytes(int(child)) for child in children)
 
 
 def main() -> None:
@@ -114,14 +143,15 @@ def main() -> None:
             subprocess.run([python, "-m", "pip", "install", "-q", *FRAMEWORKS], check=True)
         python = str(folder / "bin" / "python")
         results = []
-        for number, base in enumerate(ROWS, 1):
-            if options.rows and number not in options.rows:
+        for place, base in enumerate(ROWS, 1):
+            if options.rows and place not in options.rows:
                 continue
             row = {**base, "epochs": options.epochs}
             runs: dict[str, list[dict[str, Any]]] = {}
-            for _ in range(options.rounds):
+            for round_number in range(options.rounds + 1):
+                watch = round_number == options.rounds
                 for name in options.only or CONTENDERS:
-                    result = run_once(name, row, data, python, Path(temporary) / "runs")
+                    result = run_once(name, row, data, python, Path(temporary) / "runs", watch)
                     runs.setdefault(name, []).append(result)
             results.append({"row": row, "runs": runs})
             show(row, runs)
@@ -129,22 +159,32 @@ def main() -> None:
 
 
 def show(row: dict[str, Any], runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one row's table: medians over rounds, the first epoch of each left out."""
+    """Print one row's table: medians over the rounds; the last round watched the memory."""
     sizes = "-".join(map(str, row["sizes"]))
     print(f"\n{sizes}, batch {row['batch_size']}, {row['optimizer']}, {row['epochs']} epochs")
-    print(f"  {'':16} {'s/epoch':>8} {'ratio':>6} {'process s':>10} {'ratio':>6} {'accuracy':>9}")
-    medians = {}
+    print(
+        f"  {'':16} {'s/epoch':>8} {'ratio':>6} {'process s':>10} {'ratio':>6} {'MB':>5} accuracy"
+    )
+    epochs = {
+        name: [statistics.median(result["seconds"][1:]) for result in results[:-1]]
+        for name, results in runs.items()
+    }
+    wholes = {name: [result["whole"] for result in results[:-1]] for name, results in runs.items()}
+    first = next(iter(runs))
     for name, results in runs.items():
-        epoch = statistics.median(s for result in results for s in result["seconds"][1:])
-        whole = statistics.median(result["whole"] for result in results)
         accuracy = statistics.median(result["accuracy"] for result in results)
-        medians[name] = epoch, whole, accuracy
-    first = next(iter(medians.values()))
-    for name, (epoch, whole, accuracy) in medians.items():
+        epoch = statistics.median(epochs[name])
         print(
-            f"  {name:16} {epoch:8.3f} {epoch / first[0]:6.2f} {whole:10.2f} "
-            f"{whole / first[1]:6.2f} {accuracy:9.4f}"
+            f"  {name:16} {epoch:8.3f} {_ratio(epochs, first, name):6.2f} "
+            f"{statistics.median(wholes[name]):10.2f} {_ratio(wholes, first, name):6.2f} "
+            f"{results[-1]['megabytes']:5.0f}   {accuracy:.4f}",
+            flush=True,
         )
+
+
+def _ratio(figures: dict[str, list[float]], first: str, name: str) -> float:
+    """Return the median of the ratios of `first` to `name`, round by round."""
+    return statistics.median(a / b for a, b in zip(figures[first], figures[name], strict=True))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from common import run
 
 
 def train(row: Any, data: Any) -> tuple[Callable[[], None], Callable[[], float]]:
     """Return what does an epoch, and what measures the test accuracy."""
-    x, y, test_x, test_y = (jnp.asarray(array) for array in data)
+    # The fastest of what was tried: 32-bit labels, the order drawn by NumPy, four steps unrolled.
+    x, y, test_x, test_y = (
+        jnp.asarray(array, np.float32 if array.ndim == 2 else np.int32) for array in data
+    )
+    rng = np.random.default_rng(0)
     rate, batch, kind = row["learning_rate"], row["batch_size"], row["optimizer"]
     steps = len(x) // batch
     key = jax.random.key(0)
@@ -54,24 +59,21 @@ def train(row: Any, data: Any) -> tuple[Callable[[], None], Callable[[], float]]
     state = (parameters, zeros, jax.tree.map(jnp.copy, zeros), jnp.zeros(()))
 
     @partial(jax.jit, donate_argnums=0)
-    def scanned(state: Any, key: Any, x: Any, y: Any) -> Any:
-        order = jax.random.permutation(key, len(x))[: steps * batch].reshape(steps, batch)
-
+    def scanned(state: Any, order: Any, x: Any, y: Any) -> Any:
         def body(state: Any, chosen: Any) -> tuple[Any, None]:
             return step(state, x[chosen], y[chosen]), None
 
-        return jax.lax.scan(body, state, order)[0]
+        return jax.lax.scan(body, state, order, unroll=4)[0]
 
     one = jax.jit(lambda state, chosen, x, y: step(state, x[chosen], y[chosen]), donate_argnums=0)
 
     def epoch() -> None:
-        nonlocal state, key
-        key, sub = jax.random.split(key)
+        nonlocal state
+        order = rng.permutation(len(x))[: steps * batch].reshape(steps, batch).astype(np.int32)
         if row["variant"] == "scan":
-            state = scanned(state, sub, x, y)
+            state = scanned(state, order, x, y)
         else:
-            order = jax.random.permutation(sub, len(x))[: steps * batch].reshape(steps, batch)
-            for chosen in list(order):
+            for chosen in order:
                 state = one(state, chosen, x, y)
         jax.block_until_ready(state)
 

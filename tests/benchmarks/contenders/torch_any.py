@@ -38,11 +38,9 @@ def train(row: Any, data: Any) -> tuple[Callable[[], None], Callable[[], float]]
             forward(images, labels).backward()
 
     def epoch() -> None:
-        order = torch.randperm(len(x))
-        for start in range(0, len(x), batch):
-            chosen = order[start : start + batch]
+        for chosen in torch.randperm(len(x)).split(batch):
             optimizer.zero_grad(set_to_none=True)
-            loss_and_gradients(x[chosen], y[chosen])
+            loss_and_gradients(x.index_select(0, chosen), y.index_select(0, chosen))
             optimizer.step()
 
     def accuracy() -> float:
