@@ -47,9 +47,9 @@ def advice(result: Benchmark) -> str:
             "epoch faster (and wants a larger learning rate)."
         )
     others = [
-        f"{seconds / by_threads[best]:.1f} times as long with {n}"
+        f"{seconds / by_threads[best]:.1f} times as long with --threads {n}"
         for n, seconds in by_threads.items()
         if n != best
     ]
-    compared = f": it takes {', '.join(others)} threads" if others else ""
+    compared = f": a step takes {', '.join(others)}" if others else ""
     return f"threads and batch size suit this machine{compared}."

@@ -58,7 +58,8 @@ class Team:
         self._tasks: Sequence[Callable[..., None]] = ()
         self._command = self.allocate(8, np.float64)
         self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
-        self._debt = self._alone_for = self._alone_until = 0.0
+        self._debt = -CREDIT
+        self._alone_for = self._alone_until = 0.0
         if size > 1:
             from multiprocessing import get_context
 

@@ -1,0 +1,70 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnctl.training.threads import (
+    choose_evaluation_threads,
+    choose_threads,
+    requested,
+    usable_cores,
+)
+
+
+def test_rule_takes_two_processes_where_a_step_is_worth_it() -> None:
+    assert choose_threads(39_760, 100, False, 2) == 2
+    assert choose_threads(39_760, 10, False, 2) == 1
+    assert choose_threads(39_760, 100, False, 1) == 1
+    assert choose_threads(10**6, 100, True, 2) == 1  # batch_norm sees the whole batch
+    assert choose_threads(10**6, 100, False, 64) == 2
+
+
+def test_rule_for_an_evaluation_looks_at_all_of_it() -> None:
+    assert choose_evaluation_threads(39_760, 60_000, 2) == 2
+    assert choose_evaluation_threads(39_760, 1_000, 2) == 1
+    assert choose_evaluation_threads(39_760, 60_000, 1) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_usable_cores_respect_affinity() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "two"])
+def test_odd_blas_variables_ask_for_nothing(value: str) -> None:
+    assert requested({"_NNCTL_OPENBLAS_NUM_THREADS": value}) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "variables", "threads"),
+    [
+        ("3", {"NNCTL_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}, 3),
+        ("", {"NNCTL_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}, 2),
+        ("", {"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, 3),
+        ("", {"OMP_NUM_THREADS": "3"}, 3),
+        ("", {}, 1),  # the rule, for a small batch
+    ],
+)
+def test_threads_are_taken_from_option_then_variables_then_rule(
+    tmp_path: Path, option: str, variables: dict[str, str], threads: int
+) -> None:
+    command = [sys.executable, "-m", "nnctl", "train", "--config", "quickstart", "--json", "-q"]
+    command += ["--epochs", "1", "--batch-size", "20", "--set", "data.train_size=100"]
+    names = ("NNCTL_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        command + (["--threads", option] if option else []),
+        cwd=tmp_path,
+        env=environment | variables,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[0])["threads"] == threads

@@ -1,0 +1,324 @@
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnctl.config import Settings
+from nnctl.datasets import DataSet, Samples
+from nnctl.errors import ConfigError, Diverged
+from nnctl.training import engine
+from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.training.trainer import Trainer
+
+Make = Callable[..., Settings]
+
+RICH = {
+    "network": [{"affine": 8}, "gelu", {"dropout": 0.2}, {"affine": 5}],
+    "optimizer": {"kind": "adamw"},
+    "schedule": {"kind": "cosine"},
+    "training": {"clip_norm": 0.5},
+}
+
+
+@contextmanager
+def training(settings: Settings, data: DataSet, threads: int = 1) -> Iterator[Trainer]:
+    with closing(Trainer(settings, data, threads)) as trainer:
+        yield trainer
+
+
+def finished(settings: Settings, data: DataSet, threads: int = 1) -> tuple[RunFinished, bytes]:
+    """Train to the end; return the last word and all weights."""
+    with training(settings, data, threads) as trainer:
+        *_, last = trainer.events()
+        assert isinstance(last, RunFinished)
+        return last, trainer.engine.network.parameters.tobytes()
+
+
+def rows(settings: Settings, data: DataSet, threads: int = 1) -> list[EpochFinished]:
+    with training(settings, data, threads) as trainer:
+        return [event for event in trainer.events() if isinstance(event, EpochFinished)]
+
+
+def test_trainer_tells_of_each_step_while_nothing_happens_in_between(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    with training(tiny_settings(), tiny_data) as trainer:
+        started, *steps = islice(trainer.events(), 4)
+        assert isinstance(started, RunStarted)
+        assert (started.train_samples, started.validation_samples) == (80, 40)
+        assert all(isinstance(step, StepFinished) for step in steps)
+        assert [step.step for step in steps if isinstance(step, StepFinished)] == [1, 2, 3]
+        assert trainer.progress.step == 3
+
+
+def test_epoch_sees_every_training_sample_once_the_last_partial_batch_too(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with training(tiny_settings(training={"epochs": 2}), tiny_data) as trainer:
+        seen: list[list[int]] = []
+        learn = engine.Member.learn
+
+        def spy(member: engine.Member, indices: Any, labels: Any, weight: float) -> float:
+            seen.append(indices.tolist())
+            return learn(member, indices, labels, weight)
+
+        monkeypatch.setattr(engine.Member, "learn", spy)
+        list(trainer.events())
+        assert [len(batch) for batch in seen] == [25, 25, 25, 5] * 2
+        first, second = list(chain(*seen[:4])), list(chain(*seen[4:]))
+        assert sorted(first) == sorted(second) == trainer.split.train.tolist()
+        assert first != second
+
+
+def test_batch_above_the_training_set_is_one_batch(tiny_settings: Make, tiny_data: DataSet) -> None:
+    row = rows(tiny_settings(training={"batch_size": 1000, "epochs": 1}), tiny_data)[0]
+    assert row.step == 1
+
+
+def test_batch_loss_weighs_each_sample_the_same(tiny_settings: Make, tiny_data: DataSet) -> None:
+    # With so small a learning rate the weights stand still: the mean over batches of 25, 25, 25
+    # and 5 is then the mean over all samples, which one batch has too.
+    still = {"kind": "sgd", "learning_rate": 1e-12}
+    losses = [
+        rows(tiny_settings(optimizer=still, training={"batch_size": size, "epochs": 1}), tiny_data)
+        for size in (25, 80)
+    ]
+    assert losses[0][0].batch_loss == pytest.approx(losses[1][0].batch_loss, rel=1e-5)
+    assert losses[0][0].batch_loss == pytest.approx(losses[0][0].train_loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_same_seed_and_threads_give_the_same_bytes(
+    tiny_settings: Make, tiny_data: DataSet, threads: int
+) -> None:
+    first, again = (finished(tiny_settings(**RICH), tiny_data, threads) for _ in range(2))
+    assert replace(first[0], seconds=0) == replace(again[0], seconds=0)
+    assert first[1] == again[1]
+    assert finished(tiny_settings(**RICH, seed=1), tiny_data, threads)[1] != first[1]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_only_the_rounding(
+    tiny_settings: Make, tiny_data: DataSet, threads: int
+) -> None:
+    # Without dropout, whose masks are drawn for each share.
+    network = [{"affine": 8}, "gelu", {"affine": 5}]
+    settings = tiny_settings(**RICH | {"network": network, "optimizer": {"kind": "momentum"}})
+    weights = [np.frombuffer(finished(settings, tiny_data, n)[1], "f4") for n in (1, threads)]
+    assert weights[0].tobytes() != weights[1].tobytes()
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
+
+
+def test_working_alone_changes_no_byte(tiny_settings: Make, tiny_data: DataSet) -> None:
+    settings = tiny_settings(**RICH)
+    with training(settings, tiny_data, threads=3) as trainer:
+        trainer.engine.team._alone_until = time.monotonic() + 60
+        list(trainer.events())
+        assert not trainer.engine.team._started
+        alone = trainer.engine.network.parameters.tobytes()
+    assert alone == finished(settings, tiny_data, threads=3)[1]
+
+
+def test_dropout_draws_another_mask_for_each_share_and_step(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    with training(tiny_settings(**RICH), tiny_data, threads=2) as trainer:
+        trainer.engine.team._alone_until = time.monotonic() + 60  # both masks in this process
+        masks = []
+        for _ in islice(trainer.events(), 3):
+            masks += [
+                member.network.layers[2].mask.tobytes()
+                for member in trainer.engine.members
+                if hasattr(member.network.layers[2], "mask")
+            ]
+        assert len(masks) == len(set(masks)) == 4
+
+
+def test_batch_norm_is_computed_in_one_process(tiny_settings: Make, tiny_data: DataSet) -> None:
+    settings = tiny_settings(network=[{"affine": 6}, "batch_norm", "relu", {"affine": 5}])
+    with training(settings, tiny_data, threads=2) as trainer:
+        assert trainer.engine.team.size == 1
+    assert finished(settings, tiny_data, 2)[1] == finished(settings, tiny_data, 1)[1]
+
+
+def test_learning_rate_follows_the_schedule_at_every_step(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    settings = tiny_settings(
+        schedule={"kind": "one_cycle", "rise": 0.5},
+        optimizer={"kind": "sgd", "learning_rate": 1.0},
+        training={"epochs": 1, "batch_size": 20},
+    )
+    with training(settings, tiny_data) as trainer:
+        rates = [
+            event.learning_rate for event in trainer.events() if hasattr(event, "learning_rate")
+        ]
+    assert rates == [0.5, 1.0, 1.0, 0.5]
+
+
+# Early stopping and the best epoch, on histories made by hand.
+
+
+def with_losses(trainer: Trainer, losses: list[float]) -> None:
+    """Let the trainer believe that it has seen these validation losses."""
+    row = next(event for event in trainer.events() if isinstance(event, EpochFinished))
+    trainer.progress.history[:] = [
+        replace(row, epoch=epoch, validation_loss=loss) for epoch, loss in enumerate(losses, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "min_delta", "stops"),
+    [
+        ([1.0, 0.9, 0.95], 0.0, False),
+        ([1.0, 0.9, 0.95, 0.9], 0.0, True),  # as good as the best is no better
+        ([1.0, 0.9, 0.95, 0.8], 0.0, False),  # a new best: the count starts anew
+        ([1.0, 0.95, 0.89], 0.1, False),
+        ([1.0, 0.96, 0.92], 0.1, True),  # each less than min_delta below the best
+    ],
+)
+def test_early_stopping_waits_for_a_fall_of_more_than_min_delta(
+    tiny_settings: Make, tiny_data: DataSet, losses: list[float], min_delta: float, stops: bool
+) -> None:
+    rule = {"patience": 2, "min_delta": min_delta}
+    with training(tiny_settings(training={"early_stopping": rule}), tiny_data) as trainer:
+        with_losses(trainer, losses)
+        assert trainer.out_of_patience is stops
+
+
+def test_early_stopping_ends_the_run(tiny_settings: Make, tiny_data: DataSet) -> None:
+    training = {"epochs": 50, "early_stopping": {"patience": 2, "min_delta": 10.0}}
+    last, _ = finished(tiny_settings(training=training), tiny_data)
+    assert (last.status, last.epochs) == ("early_stopped", 3)
+    assert last.test_accuracy is not None
+
+
+def test_best_epoch_is_the_earliest_on_a_tie(tiny_settings: Make, tiny_data: DataSet) -> None:
+    still = {"kind": "sgd", "learning_rate": 1e-12}
+    assert finished(tiny_settings(optimizer=still), tiny_data)[0].best_epoch == 1
+
+
+def test_final_figures_are_those_of_the_best_weights(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    settings = tiny_settings(optimizer={"kind": "sgd", "learning_rate": 3.0}, seed=3,
+                             training={"epochs": 12, "batch_size": 10})  # fmt: skip
+    with training(settings, tiny_data) as trainer:
+        events = list(trainer.events())
+        last = events[-1]
+        assert isinstance(last, RunFinished)
+        history = [event for event in events if isinstance(event, EpochFinished)]
+        best = min(history, key=lambda row: (row.validation_loss, row.epoch))
+        assert best.epoch < 12  # otherwise best is last, and nothing is shown
+        assert (last.best_epoch, last.validation_loss) == (best.epoch, best.validation_loss)
+        assert trainer.engine.measure("validation").loss == best.validation_loss
+
+
+def test_without_validation_the_test_set_is_watched_and_chooses_nothing(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    settings = tiny_settings(data={"validation": 0})
+    last, _ = finished(settings, tiny_data)
+    history = rows(settings, tiny_data)
+    assert last.best_epoch is last.validation_loss is last.validation_accuracy is None
+    assert (last.test_loss, last.test_accuracy) == (
+        history[-1].test_loss,
+        history[-1].test_accuracy,
+    )
+    assert all(row.test_loss is not None and row.validation_loss is None for row in history)
+
+
+def test_with_validation_the_test_set_is_measured_once(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[str] = []
+    measure = engine.Engine.measure
+
+    def spy(self: engine.Engine, part: str) -> Any:
+        parts.append(part)
+        return measure(self, part)
+
+    monkeypatch.setattr(engine.Engine, "measure", spy)
+    finished(tiny_settings(), tiny_data)
+    assert parts == ["train", "validation"] * 3 + ["test"]
+
+
+def test_training_curve_is_measured_on_some_fixed_samples(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CURVE_SAMPLES", 30)
+    labels = []
+    for seed in (0, 1):
+        with training(tiny_settings(seed=seed), tiny_data) as trainer:
+            measured = trainer.engine.measured("train")
+            labels.append(measured.labels.tolist())
+    assert len(labels[0]) == 30
+    assert labels[0] == labels[1]
+
+
+# What can't be trained.
+
+
+def test_nothing_left_to_train_on_is_told(tiny_settings: Make, tiny_data: DataSet) -> None:
+    with pytest.raises(ConfigError, match="hold out fewer"):
+        Trainer(tiny_settings(data={"validation": 120}), tiny_data)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_divergence_names_epoch_step_and_learning_rate(
+    tiny_settings: Make, tiny_data: DataSet, threads: int
+) -> None:
+    settings = tiny_settings(
+        optimizer={"kind": "sgd", "learning_rate": 1e30}, loss="mean_squared_error"
+    )
+    with (
+        training(settings, tiny_data, threads) as trainer,
+        pytest.raises(Diverged, match=r"epoch 1, step \d, learning rate 1e\+30"),
+    ):
+        list(trainer.events())
+
+
+def test_loss_that_explodes_is_divergence_before_it_is_infinite(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(1000))
+    monkeypatch.setattr(
+        engine.Engine, "learn", lambda *arguments: 1.0 if next(steps) < 3 else 1000.0
+    )
+    with (
+        training(tiny_settings(), tiny_data) as trainer,
+        pytest.raises(Diverged, match="has grown from 1 to"),
+    ):
+        list(trainer.events())
+    # The mean over the last 4 steps, an epoch here, is 250.75 at the fourth.
+    assert trainer.progress.step == 4
+
+
+def test_loss_that_is_not_a_number_is_divergence(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.Engine, "learn", lambda *arguments: math.nan)
+    with training(tiny_settings(), tiny_data) as trainer, pytest.raises(Diverged, match="nan"):
+        list(trainer.events())
+
+
+def test_trainer_leaves_the_data_as_they_are(tiny_settings: Make, tiny_data: DataSet) -> None:
+    before = [samples.images.copy() for samples in (tiny_data.train, tiny_data.test)]
+    read_only = []
+    for samples in (tiny_data.train, tiny_data.test):
+        images = samples.images.copy()
+        images.setflags(write=False)
+        read_only.append(Samples(images, samples.labels))
+    data = replace(tiny_data, train=read_only[0], test=read_only[1])
+    events: list[Event] = []
+    with training(tiny_settings(), data) as trainer:
+        events += trainer.events()
+    assert isinstance(events[-1], RunFinished)
+    assert all((a == b.images).all() for a, b in zip(before, read_only, strict=True))
