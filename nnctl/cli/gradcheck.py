@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import (
-    config_option,
-    data_options,
-    help_end,
-    json_option,
-    run_option,
-    runs_dir_option,
-    set_options,
-)
+from nnctl.cli.options import experiment_options, help_end, unused_threads_option
 from nnctl.errors import CheckFailed, UsageError, printable
 
 if TYPE_CHECKING:
-    from nnctl.datasets import Source
+    from nnctl.cli.loading import Experiment
 
 SWEEP = [10 ** (-k / 2) for k in range(20, 1, -1)]  # steps, 1e-10 to 0.1
 
 
 @click.command(epilog=help_end("nnctl gradcheck --config two-layer --all", 3, 4, 5))
-@config_option
-@run_option
 @click.option("--all", "everything", is_flag=True, help="Check every parameter.")
 @click.option(
     "--per-parameter",
@@ -61,26 +51,19 @@ SWEEP = [10 ** (-k / 2) for k in range(20, 1, -1)]  # steps, 1e-10 to 0.1
     help="Largest relative error that passes.",
 )
 @click.option("--sweep", "with_sweep", is_flag=True, help="Also show the error against h.")
-@set_options
-@runs_dir_option
-@json_option
-@data_options
+@experiment_options
+@unused_threads_option
 @click.pass_context
 def command(
     context: click.Context,
-    config: str | None,
-    run: str | None,
     everything: bool,
     per_parameter: int,
     samples: int,
     h: float,
     tolerance: float,
     with_sweep: bool,
-    overrides: tuple[tuple[str, str], ...],
-    runs_dir: Path,
+    experiment: Callable[[], Experiment],
     as_json: bool,
-    source: Source,
-    threads: int | None,
 ) -> None:
     """Compare backpropagation with numerical gradients, layer by layer and end to end.
 
@@ -96,7 +79,6 @@ def command(
 
     import numpy as np
 
-    from nnctl.cli.loading import open_experiment
     from nnctl.config import build
     from nnctl.datasets.batches import Gatherer
     from nnctl.nn.gradcheck import check, sweep
@@ -109,8 +91,8 @@ def command(
         raise UsageError("--all and --per-parameter can't be combined")
     if tolerance != tolerance or h != h:
         raise UsageError("--tolerance and --h must be numbers, not nan")
-    experiment = open_experiment(config, run, overrides, runs_dir, source, quiet=as_json)
-    settings, data = experiment.settings, experiment.data
+    opened = experiment()
+    settings, data = opened.settings, opened.data
     train = split_data(settings, data).train
     if samples > len(train):
         raise UsageError(f"--samples {samples}: there are {len(train):,} training images")
@@ -118,7 +100,7 @@ def command(
     chosen = rng.choice(train, samples, replace=False)
     x = Gatherer(data.train.images)(chosen).astype(np.float64)
     labels = data.train.labels[chosen].astype(np.intp)
-    network, loss = experiment.network("float64"), build(LOSSES, settings.loss)
+    network, loss = opened.network("float64"), build(LOSSES, settings.loss)
 
     from nnctl.display.gradcheck import ReportView, check_progress, sweep_chart
     from nnctl.display.output import console, print_json
@@ -144,9 +126,8 @@ def command(
         print_json(asdict(report) | ({"sweep": swept} if with_sweep else {}))
     else:
         out = console()
-        weights = "before training" if run is None else f"with the weights of {printable(run)}"
         title = (
-            f"{settings.name} {weights}: {network.size:,} parameters, {samples} images of "
+            f"{opened.title}: {network.size:,} parameters, {samples} images of "
             f"{printable(data.name)}, h = {h:g}"
         )
         out.print(ReportView(title, report))

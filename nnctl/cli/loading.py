@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.config import Settings
@@ -48,11 +48,19 @@ def open_data(settings: Settings, source: Source, *, quiet: bool = False) -> Dat
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config, its data, and a run's weights if a run was named."""
+    """A config, its data, and the run that it and the weights come from, if one was named."""
 
     settings: Settings
     data: DataSet
-    weights: dict[str, Array] | None
+    run: str | None = None  # as it was named
+    weights: dict[str, Array] | None = None  # the run's; None: the network is not trained yet
+
+    @property
+    def title(self) -> str:
+        """The config's name, and which weights the network has."""
+        if self.run is None:
+            return f"{self.settings.name} before training"
+        return f"{self.settings.name} with the weights of {printable(self.run)}"
 
     def network(self, dtype: Any = "float32") -> Network:
         """Return the network: with the run's weights, or where training starts."""
@@ -85,7 +93,7 @@ def open_experiment(
 
     if run is None:
         settings = load_settings(config or DEFAULT_CONFIG, overrides)
-        return Experiment(settings, open_data(settings, source, quiet=quiet), None)
+        return Experiment(settings, open_data(settings, source, quiet=quiet))
     context = click.get_current_context()
     if context.get_parameter_source("config") == click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--config and --run can't be combined: a run brings its own config")
@@ -97,8 +105,8 @@ def open_experiment(
         raise UsageError(
             "--set network.*: the run's weights belong to the network it was made with"
         )
-    weights = checkpoint.snapshot.parameters
-    return Experiment(settings, open_data(settings, source, quiet=quiet), weights)
+    data = open_data(settings, source, quiet=quiet)
+    return Experiment(settings, data, run, checkpoint.snapshot.parameters)
 
 
 def find_checkpoint(

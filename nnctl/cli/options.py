@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from nnctl.datasets import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,16 +67,29 @@ def source_options(function: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
-def data_options(function: F) -> F:
-    """Add the options of every command that computes with data; pass `source` and `threads`."""
-    threads = click.option(
+def _threads(help: str, *, used: bool = True) -> Callable[[F], F]:
+    return click.option(
         "--threads",
         metavar="N",
         type=click.IntRange(1, 256),
         envvar="NNCTL_THREADS",
-        help="Threads to compute with; default: a fixed rule of network, batch size and cores.",
+        help=help,
+        expose_value=used,
     )
-    return source_options(threads(function))
+
+
+threads_option = _threads(
+    "Threads to compute with; default: a fixed rule of network, batch size and cores."
+)
+# Every command that reads data takes --threads, so that scripts need not tell them apart.
+unused_threads_option = _threads(
+    "Changes nothing here: one thread does all of this command's work.", used=False
+)
+
+
+def data_options(function: F) -> F:
+    """Add the options of every command that computes with data; pass `source` and `threads`."""
+    return source_options(threads_option(function))
 
 
 def json_option(function: F) -> F:
@@ -150,8 +166,38 @@ def config_option(function: F) -> F:
     )(function)
 
 
-def run_option(function: F) -> F:
-    """Add `--run`, a run's config and weights in place of `--config`."""
-    return click.option(
+def experiment_options(function: F) -> F:
+    """Add the options that say which network a command looks at, on which data; and `--json`.
+
+    Pass `as_json`, and `experiment`: called without arguments, it opens the experiment. So a
+    command can first check its own options, before any data are read.
+    """
+    run_option = click.option(
         "--run", metavar="RUN", help="Use a run's config and weights: its path, name, or `latest`."
-    )(function)
+    )
+
+    @config_option
+    @run_option
+    @set_options
+    @runs_dir_option
+    @json_option
+    @source_options
+    @functools.wraps(function)
+    def wrapper(
+        *args: Any,
+        config: str | None,
+        run: str | None,
+        overrides: tuple[tuple[str, str], ...],
+        runs_dir: Path,
+        as_json: bool,
+        source: Source,
+        **kwargs: Any,
+    ) -> Any:
+        from nnctl.cli.loading import open_experiment
+
+        experiment = functools.partial(
+            open_experiment, config, run, overrides, runs_dir, source, quiet=as_json
+        )
+        return function(*args, experiment=experiment, as_json=as_json, **kwargs)
+
+    return wrapper  # type: ignore[return-value]

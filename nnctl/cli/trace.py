@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import (
-    config_option,
-    data_options,
-    help_end,
-    json_option,
-    run_option,
-    runs_dir_option,
-    set_options,
-)
+from nnctl.cli.options import experiment_options, help_end, unused_threads_option
 from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from nnctl.datasets import Source
+    from nnctl.cli.loading import Experiment
 
 
 @click.command(
     epilog=help_end("nnctl trace --config deep --index 7\nnnctl trace --run latest", 4, 5)
 )
-@config_option
-@run_option
 @click.option(
     "--index",
     metavar="N",
     type=click.IntRange(min=0),
     help="Draw image N of the training file, counted from 0, and follow it to its gradient.",
 )
-@set_options
-@runs_dir_option
-@json_option
-@data_options
-def command(
-    config: str | None,
-    run: str | None,
-    index: int | None,
-    overrides: tuple[tuple[str, str], ...],
-    runs_dir: Path,
-    as_json: bool,
-    source: Source,
-    threads: int | None,
-) -> None:
+@experiment_options
+@unused_threads_option
+def command(index: int | None, experiment: Callable[[], Experiment], as_json: bool) -> None:
     """Follow one mini-batch through the network, forward and back.
 
     It is the first one that training would learn from, through the network as it would start, or
@@ -67,7 +46,6 @@ def command(
 
     import numpy as np
 
-    from nnctl.cli.loading import open_experiment
     from nnctl.config import build
     from nnctl.datasets.batches import Gatherer, shuffled
     from nnctl.nn.diagnosis import diagnose
@@ -76,8 +54,8 @@ def command(
     from nnctl.nn.trace import trace_batch, trace_sample
     from nnctl.training.engine import split_data
 
-    experiment = open_experiment(config, run, overrides, runs_dir, source, quiet=as_json)
-    settings, data = experiment.settings, experiment.data
+    opened = experiment()
+    settings, data, run = opened.settings, opened.data, opened.run
     images, labels = data.train
     if index is not None and index >= len(labels):
         raise UsageError(
@@ -89,7 +67,7 @@ def command(
         raise settings.error("data.validation", "data.validation leaves no training images")
     batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
     gather = Gatherer(images)
-    network, loss = experiment.network(), build(LOSSES, settings.loss)
+    network, loss = opened.network(), build(LOSSES, settings.loss)
     traced = trace_batch(
         network,
         loss,
@@ -102,7 +80,7 @@ def command(
     sample = None
     if index is not None:
         pixels = gather(np.array([index]))[0].astype(np.float64)
-        sample = trace_sample(experiment.network("float64"), loss, pixels, int(labels[index]))
+        sample = trace_sample(opened.network("float64"), loss, pixels, int(labels[index]))
     if as_json:
         from nnctl.display.output import print_json
         from nnctl.training.runs import as_text
@@ -118,12 +96,9 @@ def command(
     from nnctl.display.output import console
     from nnctl.display.trace import SampleView, TraceView
 
-    weights = "before training" if run is None else f"with the weights of {printable(run)}"
-    title = (
-        f"{settings.name} {weights}: a mini-batch of {traced.batch_size} images of "
-        f"{printable(data.name)}"
-    )
     out = console()
+    batch_of = f"a mini-batch of {traced.batch_size} images of {printable(data.name)}"
+    title = f"{opened.title}: {batch_of}"
     out.print(TraceView(title, traced, loss, findings))
     if sample is not None:
         image = images[index].reshape(data.image_shape)
