@@ -63,8 +63,6 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
             f"to {len(labels) - 1:,}"
         )
     train = split_data(settings, data).train
-    if not len(train):
-        raise settings.error("data.validation", "data.validation leaves no training images")
     batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
     gather = Gatherer(images)
     network, loss = opened.network(), build(LOSSES, settings.loss)

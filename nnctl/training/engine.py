@@ -40,12 +40,12 @@ def split_data(settings: Settings, data: DataSet) -> Split:
     """Return which training images `settings` train on, and which they hold out.
 
     Raises:
-        ConfigError: more images are asked for than there are.
+        ConfigError: more images are asked for than there are, or none are left to train on.
 
     """
     wanted = settings.data
     try:
-        return split(
+        parts = split(
             data.train.labels,
             validation=wanted.validation,
             train_size=wanted.train_size,
@@ -57,6 +57,11 @@ def split_data(settings: Settings, data: DataSet) -> Split:
             f"data.{key}",
             f"data.{key}: {error}; data.validation is drawn first, data.train_size from the rest",
         ) from None
+    if not len(parts.train):
+        raise settings.error(
+            "data.validation", "data.validation leaves no images to train on; hold out fewer"
+        )
+    return parts
 
 
 @dataclass(frozen=True)
