@@ -73,12 +73,13 @@ class SoftmaxWithLoss(Loss):
 
     def per_sample(self, outputs: Array, labels: Array) -> Array:
         """Return log sum exp(z) - z[label] of each sample, in nats."""
-        losses: Array = log_sum_exp(outputs)[:, 0] - outputs[np.arange(len(labels)), labels]
+        z = np.ascontiguousarray(outputs.T)  # long rows, as in `forward`
+        losses: Array = log_sum_exp(z, axis=0)[0] - z[labels, np.arange(len(labels))]
         return losses
 
     def scores(self, outputs: Array) -> Array:
         """Return the probabilities, softmax(outputs)."""
-        return softmax(outputs)
+        return softmax(np.ascontiguousarray(outputs.T), axis=0).T
 
 
 @dataclass(eq=False)
