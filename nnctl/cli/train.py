@@ -99,7 +99,8 @@ def command(
             before = recorded(run, overrides)
             settings = before.settings
             if summary := before.summary:
-                print_summary(run, summary, as_json=as_json, quiet=quiet)
+                watched = settings.data.watched
+                print_summary(run, summary, watched, as_json=as_json, quiet=quiet)
                 check(requirements, msgspec.to_builtins(summary))
                 return
         elif config is not None:

@@ -47,6 +47,11 @@ class DataSettings:
     train_size: Annotated[Count | None, "Use only so many training images."] = None
     split_seed: Annotated[Whole, "Decides which images these are."] = 0
 
+    @property
+    def watched(self) -> str:
+        """The set that is watched during training: validation, or test where none is held out."""
+        return "validation" if self.validation else "test"
+
 
 @dataclass(frozen=True)
 class EarlyStopping:

@@ -46,8 +46,10 @@ def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) ->
     return show
 
 
-def print_summary(run: RunFolder, event: RunFinished, *, as_json: bool, quiet: bool) -> None:
-    """Print the end of a run once more, from its files.
+def print_summary(
+    run: RunFolder, event: RunFinished, watched: str, *, as_json: bool, quiet: bool
+) -> None:
+    """Print the end of a run once more, from its files; `watched` is validation or test.
 
     Raises:
         RunError: its metrics are damaged.
@@ -58,9 +60,7 @@ def print_summary(run: RunFolder, event: RunFinished, *, as_json: bool, quiet: b
     if as_json:
         _print_event("run_finished", event)
     else:
-        rows = read_metrics(run)
-        watched = "test" if event.validation_loss is None else "validation"
-        _print_end(run, event, rows, watched, quiet=quiet)
+        _print_end(run, event, read_metrics(run), watched, quiet=quiet)
 
 
 def print_plan(trainer: Trainer, *, as_json: bool) -> None:

@@ -31,9 +31,9 @@ from nnctl.nn.layers import LAYERS
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.training.engine import build_network
-from nnctl.training.events import EpochFinished
+from nnctl.training.events import TIMINGS, EpochFinished
 from nnctl.training.threads import MAX_THREADS
-from nnctl.training.trainer import TIMINGS, Progress, Snapshot, Trainer
+from nnctl.training.trainer import Progress, Snapshot, Trainer
 
 FORMAT = 1
 FOLDER = "./folder"  # stands for the path of a data set that is a folder

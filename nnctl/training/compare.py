@@ -13,8 +13,7 @@ from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
 from nnctl.errors import RunError, UsageError, printable
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
-from nnctl.training.events import EpochFinished, RunFinished
-from nnctl.training.overfitting import watched_loss
+from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 from nnctl.training.runs import (
     Manifest,
     RunFolder,
@@ -26,7 +25,6 @@ from nnctl.training.runs import (
     read_regular,
     read_summary,
 )
-from nnctl.training.trainer import TIMINGS
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
 RESULTS = (
@@ -52,13 +50,13 @@ class RunRecord:
 
     @property
     def watched(self) -> str:
-        """What was watched while it trained: validation, or without such a set test."""
-        return "validation" if self.settings.data.validation else "test"
+        """What was watched while it trained: validation or test."""
+        return self.settings.data.watched
 
     def overview(self) -> dict[str, Any]:
         """Return key settings and results, the fields of `nnctl runs list --json`."""
         settings, summary = self.settings, self.summary
-        best = min(self.history, key=watched_loss, default=None)
+        best = min(self.history, key=lambda row: row.watched_loss, default=None)
         if self.watched == "test":  # nothing is ever chosen on it
             best = self.history[-1] if self.history else None
         best_epoch = best.epoch if best and self.watched == "validation" else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nnctl.training.overfitting import Verdict
+TIMINGS = ("seconds", "evaluation_seconds", "samples_per_second")  # of an epoch, by a clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,32 @@ class EpochFinished:
     seconds: float
     evaluation_seconds: float
     samples_per_second: float
+
+    @property
+    def watched_loss(self) -> float:
+        """The validation loss, or without a validation set the test loss."""
+        loss = self.test_loss if self.validation_loss is None else self.validation_loss
+        assert loss is not None
+        return loss
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the verdict rests on; None before the first epoch, or after a loss was not finite."""
+
+    best_epoch: int | None  # of the lowest watched loss
+    loss_rise: float | None  # of the watched loss since then, mean over its samples
+    standard_error: float | None  # of that mean, from the paired differences; None: too few samples
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The `overfitting` object of `run_finished`; `overfitting.judge` finds it."""
+
+    verdict: str  # none, overfitting, underfitting or undecided
+    since_epoch: int | None  # when overfitting: from here on the loss has stayed above its best
+    gap: float | None  # watched loss - training loss at the last epoch
+    evidence: Evidence
 
 
 @dataclass(frozen=True, kw_only=True)

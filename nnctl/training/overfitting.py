@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnctl.nn.functions import Array
-
-if TYPE_CHECKING:
-    from nnctl.training.events import EpochFinished
+from nnctl.training.events import EpochFinished, Evidence, Verdict
 
 ENOUGH_EPOCHS = 3  # fewer say nothing about where the curves are going
 ENOUGH_SAMPLES = 30  # the mean of fewer has no standard error worth the name
@@ -22,32 +18,6 @@ STANDARD_ERRORS = 3.0  # a rise must be beyond chance ...
 RELATIVE_RISE = 0.05  # ... and matter, as a fraction of the best loss ...
 LASTING_EPOCHS = 3  # ... at the end of so many epochs in a row
 POOR_TRAIN_ACCURACY = 0.8  # below it the network has not learnt even what it was shown
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the verdict rests on; None before the first epoch, or after a loss was not finite."""
-
-    best_epoch: int | None  # of the lowest watched loss
-    loss_rise: float | None  # of the watched loss since then, mean over its samples
-    standard_error: float | None  # of that mean, from the paired differences; None: too few samples
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The `overfitting` object of `run_finished`."""
-
-    verdict: str  # none, overfitting, underfitting or undecided
-    since_epoch: int | None  # when overfitting: from here on the loss has stayed above its best
-    gap: float | None  # watched loss - training loss at the last epoch
-    evidence: Evidence
-
-
-def watched_loss(row: EpochFinished) -> float:
-    """Return the validation loss, or without a validation set the test loss."""
-    loss = row.test_loss if row.validation_loss is None else row.validation_loss
-    assert loss is not None
-    return loss
 
 
 def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Array) -> Verdict:
@@ -66,8 +36,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     """
     if not history:
         return Verdict("undecided", None, None, Evidence(None, None, None))
-    best, last = min(history, key=watched_loss), history[-1]
-    gap = watched_loss(last) - last.train_loss
+    best, last = min(history, key=lambda row: row.watched_loss), history[-1]
+    gap = last.watched_loss - last.train_loss
     if not np.isfinite(last_losses).all():  # the run diverged when it was measured
         return Verdict("undecided", None, gap, Evidence(best.epoch, None, None))
     rises = last_losses.astype(np.float64) - best_losses
@@ -75,8 +45,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     error = float(rises.std(ddof=1)) / math.sqrt(samples) if samples >= ENOUGH_SAMPLES else None
     evidence = Evidence(best.epoch, rise, error)
 
-    matters = (1 + RELATIVE_RISE) * watched_loss(best)
-    risen = list(takewhile(lambda row: watched_loss(row) > matters, reversed(history)))
+    matters = (1 + RELATIVE_RISE) * best.watched_loss
+    risen = list(takewhile(lambda row: row.watched_loss > matters, reversed(history)))
     shared = bool(risen) and median(row.train_loss for row in risen) >= best.train_loss
     verdict, since = "none", None
     if len(history) < ENOUGH_EPOCHS:

@@ -27,7 +27,7 @@ import msgspec
 from nnctl.config import Settings, load_settings
 from nnctl.errors import ConfigError, RunError, SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, locked, told, write_atomically
-from nnctl.training.events import EpochFinished, RunFinished
+from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 LATEST = "latest"
 MAX_BYTES = 1 << 20  # of a file of a run
@@ -459,8 +459,6 @@ def repair_metrics(run: RunFolder, history: list[EpochFinished]) -> None:
 
     A row that is there keeps its timings; torn lines and rows past the checkpoint go.
     """
-    from nnctl.training.trainer import TIMINGS
-
     rows = {row["epoch"]: row for row in _rows(run) if row is not None}
     lines = []
     for epoch in history:

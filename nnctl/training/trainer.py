@@ -24,13 +24,18 @@ from nnctl.errors import Diverged
 from nnctl.nn.functions import Array
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.training.engine import Engine, split_data
-from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.overfitting import Verdict, judge
+from nnctl.training.events import (
+    EpochFinished,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    Verdict,
+)
+from nnctl.training.overfitting import judge
 
 EXPLOSION = 100  # times the initial loss
 EXPLOSION_STEPS = 100  # the running mean is over so many steps, or an epoch if that is shorter
-
-TIMINGS = ("seconds", "evaluation_seconds", "samples_per_second")
 
 
 @dataclass
@@ -75,18 +80,13 @@ class Trainer:
         training = settings.training
         self.split = split_data(settings, data)
         samples = len(self.split.train)
-        if not samples:
-            raise settings.error(
-                "data.validation", "data.validation leaves no images to train on; hold out fewer"
-            )
         self.batch_size = min(training.batch_size, samples)
         self.steps_per_epoch = math.ceil(samples / self.batch_size)
         self.steps = self.steps_per_epoch * training.epochs
 
         self.engine = Engine(settings, data, self.split, self.batch_size, threads)
         self.schedule = build(SCHEDULES, settings.schedule)
-        # Without a validation set the test set is watched, and nothing is ever chosen on it.
-        self.watched = "validation" if len(self.split.validation) else "test"
+        self.watched = settings.data.watched  # on the test set nothing is ever chosen
         self._watched_losses = self.engine.measured(self.watched).losses
         self._best_losses = np.zeros_like(self._watched_losses)
         self.progress = Progress()
@@ -229,7 +229,6 @@ class Trainer:
         started = clock()
         epoch = progress.epoch + 1
         self.engine.order[:] = shuffled(self.split.train, self.settings.seed, epoch)
-        window = min(EXPLOSION_STEPS, self.steps_per_epoch)
         while progress.position < samples:
             start = progress.position
             stop = min(start + self.batch_size, samples)
@@ -238,19 +237,7 @@ class Trainer:
             )
             progress.step += 1
             loss = self.engine.learn(start, stop, progress.step, self._learning_rate)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the batch loss is {loss}")
-            if progress.initial_loss is None:
-                progress.initial_loss = loss
-            recent = progress.recent_losses
-            recent.append(loss)
-            if len(recent) > window:
-                recent.pop(0)
-            mean = sum(recent) / len(recent)
-            if len(recent) == window and mean > EXPLOSION * progress.initial_loss:
-                raise self._diverged(
-                    f"the batch loss has grown from {progress.initial_loss:.4g} to {mean:.4g}",
-                )
+            self._watch_for_divergence(loss)
             progress.loss_sum += loss * (stop - start)
             progress.position = stop
             if stop < samples:  # the caller's time does not count
@@ -261,6 +248,23 @@ class Trainer:
         self.engine.settle()
         self.epoch_seconds += clock() - started
         yield self._finish_epoch()
+
+    def _watch_for_divergence(self, loss: float) -> None:
+        """Note the loss of a step; raise `Diverged` if it is not finite, or has exploded."""
+        progress, recent = self.progress, self.progress.recent_losses
+        if not math.isfinite(loss):
+            raise self._diverged(f"the batch loss is {loss}")
+        if progress.initial_loss is None:
+            progress.initial_loss = loss
+        window = min(EXPLOSION_STEPS, self.steps_per_epoch)
+        recent.append(loss)
+        if len(recent) > window:
+            recent.pop(0)
+        mean = sum(recent) / len(recent)
+        if len(recent) == window and mean > EXPLOSION * progress.initial_loss:
+            raise self._diverged(
+                f"the batch loss has grown from {progress.initial_loss:.4g} to {mean:.4g}"
+            )
 
     def _finish_epoch(self) -> EpochFinished:
         progress = self.progress
@@ -297,12 +301,7 @@ class Trainer:
         return row
 
     def _beats_best(self, row: EpochFinished) -> bool:
-        return self.best is None or self._watched_loss(row) < self._watched_loss(self.best)
-
-    def _watched_loss(self, row: EpochFinished) -> float:
-        loss = row.test_loss if row.validation_loss is None else row.validation_loss
-        assert loss is not None
-        return loss
+        return self.best is None or row.watched_loss < self.best.watched_loss
 
     def _diverged(self, what: str) -> Diverged:
         step = self.progress.step

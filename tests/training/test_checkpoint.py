@@ -23,8 +23,8 @@ from nnctl.datasets import DataSet
 from nnctl.errors import RunError
 from nnctl.training import checkpoint
 from nnctl.training.checkpoint import Checkpoint, checkpoint_of, dump, load
-from nnctl.training.events import EpochFinished
-from nnctl.training.trainer import TIMINGS, Trainer
+from nnctl.training.events import TIMINGS, EpochFinished
+from nnctl.training.trainer import Trainer
 
 Content = dict[str, Any]
 Arrays = dict[str, Any]

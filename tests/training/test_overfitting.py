@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nnctl.nn.functions import Array
-from nnctl.training.events import EpochFinished
-from nnctl.training.overfitting import Verdict, judge
+from nnctl.training.events import EpochFinished, Verdict
+from nnctl.training.overfitting import judge
 
 SAMPLES = 1000
 
