@@ -3,17 +3,23 @@
     python tests/benchmarks/compare.py --data data/mnist
 
 makes a virtual environment for the frameworks in a temporary folder (or `--venv`, kept), runs
-every contender in a process of its own, in turn, `--rounds` times and once more to watch its
-memory, prints medians, and writes all figures as JSON to `--output`. A ratio is that of nnctl to
+every contender in a process of its own, in turn, once to watch its memory and then `--rounds`
+times, prints medians, and writes all figures as JSON to `--output`. A ratio is that of nnctl to
 the contender in the same round, for the speed of a machine may drift; below 1 nnctl is faster.
 The seconds of an epoch leave out the first one, in which frameworks compile; those of the process
-hold everything, from the shell to the test accuracy. Not part of the test run.
+hold everything, from the shell to the test accuracy. Memory is the most that a process and its
+children held at a time, shared pages counted once. Needs Linux; not part of the test run.
+
+pip sets the frameworks up and takes its own settings: where PIP_INDEX_URL names an index of
+builds for the CPU, the download is smaller. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -86,22 +92,21 @@ def run_once(
         file, variant = script
         arguments = json.dumps({**row, "variant": variant})
         command, text = [python, str(HERE / "contenders" / file), arguments, str(data)], ""
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(text)
-        process.stdin.close()
-        peak = 0.0
-        while watch and process.poll() is None:
-            peak = max(peak, tree_megabytes(process.pid))
-            time.sleep(0.02)
-        output = process.stdout.read()
-    whole = time.perf_counter() - start
-    if process.returncode:
-        raise SystemExit(f"{name}: exit code {process.returncode}")
+    with tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(text)
+            process.stdin.close()
+            peak = peak_megabytes(process) if watch else 0.0
+            output = process.stdout.read()
+        whole = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            raise SystemExit(f"{errors.read()}\n{name}: exit code {process.returncode}")
     lines = [json.loads(line) for line in output.splitlines()]
     if script is None:
         epochs = [event["seconds"] for event in lines if event["event"] == "epoch_finished"]
@@ -111,21 +116,80 @@ def run_once(
     return {**result, "whole": whole, "megabytes": peak}
 
 
-def tree_megabytes(pid: int) -> float:
-    """Return the memory of a process and its children, each shared page counted once (Linux)."""
-    kilobytes = 0
+def peak_megabytes(process: subprocess.Popen[Any], field: str = "Pss") -> float:
+    """Watch a process until it ends; return the most memory it and its children held at a time."""
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, _tree_megabytes(process.pid, field))
+        time.sleep(0.01)
+    return peak
+
+
+def _tree_megabytes(pid: int, field: str) -> float:
+    """Return a field of /proc/PID/smaps_rollup, summed over a process and its children, in MB.
+
+    Pss divides each page by the number of processes that map it: the sum counts it once.
+    """
+    proc = Path(f"/proc/{pid}")
+    megabytes = 0.0
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        kilobytes = next(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, StopIteration):  # it has just ended
-        return kilobytes / 1024
-    return kilobytes / 1024 + sum(tree_megabytes(int(child)) for child in children)
+        for line in (proc / "smaps_rollup").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                megabytes = int(line.split()[1]) * 1024 / 1e6
+        for children in proc.glob("task/*/children"):
+            for child in children.read_text().split():
+                megabytes += _tree_megabytes(int(child), field)
+    except OSError:  # it has just ended
+        pass
+    return megabytes
+
+
+def frameworks_python(folder: Path) -> str:
+    """Return the Python of a virtual environment that has the frameworks; make what is missing."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *FRAMEWORKS], check=True)
+    return str(python)
+
+
+def busy_cores(seconds: float = 1.0) -> float:
+    """Return how many cores were busy for the next moment, with us doing nothing (Linux)."""
+
+    def not_idle() -> int:
+        user, nice, system, _, _, *rest = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+        return sum(map(int, (user, nice, system, *rest)))
+
+    before = not_idle()
+    time.sleep(seconds)
+    return (not_idle() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return and print what the figures depend on."""
+    models = {
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    busy = busy_cores()
+    machine = {
+        "processor": ", ".join(sorted(models)) or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "busy_cores": busy,
+    }
+    print("{processor}, {cores} cores, Python {python}".format(**machine), flush=True)
+    if busy > 0.1:
+        print(f"other processes keep {busy:.1f} cores busy: expect noise", flush=True)
+    return machine
 
 
 def main() -> None:
     """Parse the arguments, set up, run, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="the four files")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=4)
@@ -136,12 +200,8 @@ def main() -> None:
     options = parser.parse_args()
     data = options.data.resolve()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.venv or Path(temporary) / "venv"
-        if not folder.exists():
-            venv.create(folder, with_pip=True)
-            python = str(folder / "bin" / "python")
-            subprocess.run([python, "-m", "pip", "install", "-q", *FRAMEWORKS], check=True)
-        python = str(folder / "bin" / "python")
+        python = frameworks_python(options.venv or Path(temporary) / "venv")
+        machine = describe_machine()
         results = []
         for place, base in enumerate(ROWS, 1):
             if options.rows and place not in options.rows:
@@ -149,37 +209,40 @@ def main() -> None:
             row = {**base, "epochs": options.epochs}
             runs: dict[str, list[dict[str, Any]]] = {}
             for round_number in range(options.rounds + 1):
-                watch = round_number == options.rounds
+                watch = round_number == 0  # which also warms the frameworks' caches on the disk
                 for name in options.only or CONTENDERS:
                     result = run_once(name, row, data, python, Path(temporary) / "runs", watch)
                     runs.setdefault(name, []).append(result)
             results.append({"row": row, "runs": runs})
             show(row, runs)
-    options.output.write_text(json.dumps(results, indent=1))
+    options.output.write_text(json.dumps({"machine": machine, "rows": results}, indent=1))
 
 
 def show(row: dict[str, Any], runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one row's table: medians over the rounds; the last round watched the memory."""
+    """Print one row's table: medians over the rounds; the first round watched the memory."""
     sizes = "-".join(map(str, row["sizes"]))
     print(f"\n{sizes}, batch {row['batch_size']}, {row['optimizer']}, {row['epochs']} epochs")
-    print(
-        f"  {'':16} {'s/epoch':>8} {'ratio':>6} {'process s':>10} {'ratio':>6} {'MB':>5} accuracy"
-    )
+    print(f"  {'':16} s/epoch  ratio  process s  ratio   MB  accuracy")
     epochs = {
-        name: [statistics.median(result["seconds"][1:]) for result in results[:-1]]
+        name: [statistics.median(result["seconds"][1:]) for result in results[1:]]
         for name, results in runs.items()
     }
-    wholes = {name: [result["whole"] for result in results[:-1]] for name, results in runs.items()}
+    wholes = {name: [result["whole"] for result in results[1:]] for name, results in runs.items()}
     first = next(iter(runs))
     for name, results in runs.items():
+        epoch, whole = statistics.median(epochs[name]), statistics.median(wholes[name])
         accuracy = statistics.median(result["accuracy"] for result in results)
-        epoch = statistics.median(epochs[name])
         print(
-            f"  {name:16} {epoch:8.3f} {_ratio(epochs, first, name):6.2f} "
-            f"{statistics.median(wholes[name]):10.2f} {_ratio(wholes, first, name):6.2f} "
-            f"{results[-1]['megabytes']:5.0f}   {accuracy:.4f}",
-            flush=True,
+            f"  {name:16} {epoch:7.3f} {_ratio(epochs, first, name):6.2f} "
+            f"{whole:10.2f} {_ratio(wholes, first, name):6.2f} "
+            f"{results[0]['megabytes']:4.0f}  {accuracy:8.4f}"
         )
+    frameworks = [name for name in runs if CONTENDERS[name]]
+    if frameworks and len(frameworks) < len(runs):
+        for what, figures in ("epoch", epochs), ("process", wholes):
+            fastest = min((statistics.median(figures[name]), name) for name in frameworks)[1]
+            print(f"  {first}'s {what}: {_ratio(figures, first, fastest):.2f} of {fastest}'s")
+    sys.stdout.flush()
 
 
 def _ratio(figures: dict[str, list[float]], first: str, name: str) -> float:

@@ -1,10 +1,11 @@
-"""Measures what nnctl promises of itself: start-up, memory, large data, a busy machine.
+"""Measures what nnctl promises of itself: start-up, products, evaluation, load, memory, size.
 
     python tests/benchmarks/machine.py --data data/mnist
 
-prints each figure beside its limit. All are ratios of medians taken in turn in one run, but for
-memory. `--torch PYTHON` names a Python with PyTorch, to hold `fast` against importing it. Needs
-Linux; takes some minutes and about 500 MB in the temporary folder.
+prints each figure beside its limit and whether it holds. Times are medians of ratios, both sides
+taken in turn; only public commands are run. `fast` is held against importing PyTorch: that needs
+`--torch PYTHON`, a Python that has it, such as the one in compare.py's `--venv`. Needs Linux, some
+minutes, 500 MB in the temporary folder, and a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -12,243 +13,291 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare import ROWS, nnctl_config, tree_megabytes
+from compare import ROWS, describe_machine, nnctl_config, peak_megabytes
 
 NNCTL = [sys.executable, "-m", "nnctl"]
 TIMES = 10  # MNIST's size, of the large data set
-READ_CACHE = """
-import gzip, hashlib, pathlib, sys, numpy
-for path in sorted(pathlib.Path(sys.argv[1]).glob("*.gz")):
-    data = path.read_bytes()
-    hashlib.sha256(data).hexdigest()
-    gzip.decompress(data)
+PIXELS = 60_000 * 784 / 1e6  # MB of MNIST's training set
+
+READ_CACHE = """\
+import gzip, pathlib, sys, numpy
+for path in pathlib.Path(sys.argv[1]).glob("*.gz"):
+    gzip.decompress(path.read_bytes())
 """
-EVALUATE = """
+
+# Only the matrix products of forward passes of so many images, 500 at a time, on one thread.
+PRODUCTS = """
 import os, sys, time
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-import statistics
-from pathlib import Path
 import numpy as np
-from nnctl.datasets import Source, load
-from nnctl.nn.layers import Affine, ReLU
-from nnctl.nn.losses import SoftmaxWithLoss
-from nnctl.nn.network import Network
-from nnctl.training.evaluation import CHUNK, evaluate
-train = load("mnist", Source(data_dir=Path(sys.argv[1]))).train
-network = Network([Affine(50), ReLU(), Affine(10)], 784)
-network.initialize(0)
-weights = [network.layers[i].weight.copy() for i in (0, 2)]
-x = train.images[:CHUNK].astype(np.float32)
-hidden, logits = np.empty((CHUNK, 50), np.float32), np.empty((CHUNK, 10), np.float32)
+count, *sizes = map(int, sys.argv[1:])
+rng = np.random.default_rng(0)
+values = [rng.random((500, units), np.float32) for units in sizes]
+weights = [rng.random(shape, np.float32) for shape in zip(sizes, sizes[1:])]
 def products():
-    for _ in range(len(train.labels) // CHUNK):
-        np.dot(x, weights[0], out=hidden)
-        np.dot(hidden, weights[1], out=logits)
-def whole():
-    evaluate(network, SoftmaxWithLoss(), train, np.arange(len(train.labels)), threads=1)
-def seconds(work):
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-print(statistics.median(seconds(whole) / seconds(products) for _ in range(9)))
+    for x, w, y in zip(values, weights, values[1:]):
+        np.dot(x, w, out=y)
+for _ in range(20):
+    products()
+start = time.perf_counter()
+for _ in range(count // 500):
+    products()
+print(time.perf_counter() - start)
 """
 
 
-def report(what: str, figure: float, limit: float | None = None, unit: str = "") -> None:
-    """Print a figure, its limit and whether it holds."""
-    verdict = ""
+def main() -> None:
+    """Parse the arguments, and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="the four files")
+    parser.add_argument("--torch", help="a Python that has PyTorch")
+    parser.add_argument("--only", nargs="*", choices=MEASURES, help="only these")
+    options = parser.parse_args()
+    describe_machine()
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(options.data.resolve(), Path(temporary), options.torch)
+        for name in options.only or MEASURES:
+            MEASURES[name](bench)
+
+
+def report(what: str, figure: float, limit: float | None, unit: str = "") -> None:
+    """Print a figure, the most that it may be, and whether it holds."""
+    promised = ""
     if limit is not None:
-        verdict = f"   limit {limit:g}: {'holds' if figure <= limit else 'NOT REACHED'}"
-    print(f"{what:66} {figure:8.2f}{unit}{verdict}", flush=True)
+        promised = f"limit {limit:g}: {'holds' if figure <= limit else 'NOT REACHED'}"
+    print(f"{what:68} {figure:7.2f} {unit:2}  {promised}", flush=True)
+
+
+def ratio(a: Callable[[], float], b: Callable[[], float], rounds: int) -> float:
+    """Return the median of a / b, measured in turn."""
+    a(), b()
+    return statistics.median(a() / b() for _ in range(rounds))
 
 
 def seconds(command: Sequence[str], first_line: bool = False) -> float:
-    """Return how long a command takes, or until it has printed its first line."""
+    """Return how long a command takes, or how long until it has printed its first line."""
     start = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
         if first_line:
-            process.stdout.readline()
+            line = process.stdout.readline()
             taken = time.perf_counter() - start
-            process.kill()
+            process.terminate()
+            assert line, command
             return taken
         process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    assert process.returncode == 0, command
     return time.perf_counter() - start
 
 
-def ratio(a: Callable[[], float], b: Callable[[], float], rounds: int = 7) -> float:
-    """Return the median of a / b, taken in turn."""
-    a(), b()
-    return statistics.median(a() / b() for _ in range(rounds))
+def output(command: Sequence[str]) -> list[Any]:
+    """Return the lines of JSON that a command prints."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def main() -> None:
-    """Measure everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/mnist"), help="the four files")
-    parser.add_argument("--torch", help="a Python with PyTorch")
-    options = parser.parse_args()
-    data = options.data.resolve()
-    with tempfile.TemporaryDirectory() as temporary:
-        measures = Measures(data, Path(temporary))
-        measures.start_up()
-        measures.products()
-        measures.evaluation()
-        measures.busy()
-        measures.memory()
-        measures.large()
-        if options.torch:
-            measures.fast(options.torch)
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keep one core busy meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
-class Measures:
-    """The measurements, each of which prints its figures."""
+class Bench:
+    """Where the data and the runs lie, and how nnctl is called on them."""
 
-    def __init__(self, data: Path, folder: Path) -> None:
-        self.data, self.folder = data, folder
-        self.train = [*NNCTL, "train", "-q", "--offline", "--data-dir", str(data.parent)]
-        self.train += ["--runs-dir", str(folder / "runs")]
+    def __init__(self, data: Path, folder: Path, torch: str | None) -> None:
+        """Use the files in `data`; write into `folder`."""
+        self.data, self.folder, self.torch = data, folder, torch
+        self.source = ["--offline", "--data-dir", str(data.parent)]
+        self.runs = ["--runs-dir", str(folder / "runs")]
+
+    def train(self, *options: str) -> list[str]:
+        """Return a command that trains."""
+        return [*NNCTL, "train", "--quiet", *self.source, *self.runs, *options]
+
+    def config(self, row: dict[str, Any]) -> tuple[str, str]:
+        """Write the config of a row of the comparison; return its path, and the row's name."""
+        name = f"{'-'.join(map(str, row['sizes']))}, {row['optimizer']}, {row['batch_size']}"
+        path = self.folder / "row.yaml"
+        path.write_text(nnctl_config({"epochs": 1, **row}))
+        return str(path), name
 
     def epoch(self, *options: str) -> float:
-        """Return the seconds of an epoch: the median of a run's, without the first."""
-        output = subprocess.run(
-            [*self.train, "--json", *options], capture_output=True, text=True, check=True
-        ).stdout
-        events = [json.loads(line) for line in output.splitlines()]
+        """Return the seconds of an epoch: the median over a run, without the first."""
+        events = output(self.train("--json", *options))
         epochs = [event for event in events if event["event"] == "epoch_finished"]
         return float(statistics.median(event["seconds"] for event in epochs[1:]))
 
-    def start_up(self) -> None:
-        """Time help against click, and the way to the first step against NumPy and the cache."""
-        click = [sys.executable, "-c", "import click"]
-        helped = ratio(lambda: seconds([*NNCTL, "--help"]), lambda: seconds(click), 15)
-        report("nnctl --help / import click", helped, 1.5)
-        ready = [*self.train, "--json", "--config", "two-layer"]
-        cache = [sys.executable, "-c", READ_CACHE, str(self.data)]
-        report(
-            "train, ready for its first step / import numpy and read the cache",
-            ratio(lambda: seconds(ready, first_line=True), lambda: seconds(cache), 9),
-            1.5,
-        )
+    def peak(self, *options: str, field: str = "Pss") -> float:
+        """Return the most memory that a training holds, its workers included, in MB."""
+        with subprocess.Popen(self.train(*options), stdout=subprocess.DEVNULL) as process:
+            peak = peak_megabytes(process, field)
+        assert process.returncode == 0, options
+        return peak
 
-    def products(self) -> None:
-        """Time steps on one thread against their bare matrix products."""
-        for row in ROWS:
-            config = self.folder / "row.yaml"
-            config.write_text(nnctl_config({**row, "epochs": 1}))
-            command = [*NNCTL, "bench", "--config", str(config), "--threads", "1", "--json"]
-            command += ["--offline", "--data-dir", str(self.data.parent)]
-            ratios = []
-            for _ in range(3):
-                output = subprocess.run(command, capture_output=True, check=True).stdout
-                ratios.append(json.loads(output)["ratio"])
-            name = f"{'-'.join(map(str, row['sizes']))}, {row['batch_size']}, {row['optimizer']}"
-            limit = 2.0 if row["optimizer"] == "adam" else 1.5
-            report(f"step on one thread / products, {name}", statistics.median(ratios), limit)
 
-    def evaluation(self) -> None:
-        """Time the evaluation of 60,000 images against its bare matrix products."""
-        command = [sys.executable, "-c", EVALUATE, str(self.data.parent)]
-        output = subprocess.run(command, capture_output=True, check=True).stdout
-        report("evaluate 60,000 images on one thread / products", float(output), 1.5)
+def start_up(bench: Bench) -> None:
+    """Time help against click, and the way to the first step against NumPy and the cache."""
+    click = [sys.executable, "-c", "import click"]
+    figure = ratio(lambda: seconds([*NNCTL, "--help"]), lambda: seconds(click), 25)
+    report("nnctl --help / import click", figure, 1.5)
+    ready = bench.train("--json", "--config", "two-layer")
+    cache = [sys.executable, "-c", READ_CACHE, str(bench.data)]
+    figure = ratio(lambda: seconds(ready, first_line=True), lambda: seconds(cache), 15)
+    report("train, ready for its first step / import numpy, read the cache", figure, 1.5)
 
-    def busy(self) -> None:
-        """Train beside a busy process, and four at a time."""
-        for config, batch in (("two-layer", "100"), ("fast", "100"), ("two-layer", "32")):
-            options = ["--config", config, "--epochs", "5", "--batch-size", batch]
 
-            def beside(options: list[str] = options) -> float:
-                with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as hog:
-                    try:
-                        return self.epoch(*options, "--threads", "2")
-                    finally:
-                        hog.kill()
+def products(bench: Bench) -> None:
+    """Hold steps on one thread against their bare matrix products, as `nnctl bench` does."""
+    for row in ROWS:
+        config, name = bench.config(row)
+        command = [*NNCTL, "bench", "--config", config, "--threads", "1", "--json", *bench.source]
+        figure = statistics.median(output(command)[0]["ratio"] for _ in range(3))
+        limit = 2.0 if row["optimizer"] == "adam" else 1.5
+        report(f"step on one thread / its products, {name}", figure, limit)
 
-            figure = ratio(beside, lambda o=options: self.epoch(*o, "--threads", "1"), 5)  # type: ignore[misc]
-            report(
-                f"epoch beside a busy process / idle on one thread, {config} {batch}", figure, 1.3
+
+def evaluation(bench: Bench) -> None:
+    """Hold evaluation against the bare products of the forward passes.
+
+    What 60,000 images take longer than 10,000: the start of the process does not count.
+    """
+    for row in (ROWS[1], ROWS[4]):
+        config, name = bench.config(row)
+        (run,) = output(bench.train("--json", "--config", config))[-1:]
+        evaluate = [*NNCTL, "evaluate", run["run_dir"], "--json", *bench.source]
+        bare = [sys.executable, "-c", PRODUCTS, "50000", *map(str, row["sizes"])]
+        for threads in (["--threads", "1"], []):
+            command = [*evaluate, *threads, "--split"]
+            figure = ratio(
+                lambda c=command: seconds([*c, "train"]) - seconds([*c, "test"]),  # type: ignore[misc]
+                lambda b=bare: output(b)[0],  # type: ignore[misc]
+                7,
             )
+            count = "one thread" if threads else "default"
+            report(f"evaluate, {count} / products on one thread, {name}", figure, 1.5)
 
-        one = [*self.train, "--config", "two-layer", "--epochs", "4"]
 
-        def together() -> float:
-            start = time.perf_counter()
-            processes = [subprocess.Popen(one, stdout=subprocess.DEVNULL) for _ in range(4)]
-            for process in processes:
-                process.wait()
-            return time.perf_counter() - start
+def busy(bench: Bench) -> None:
+    """Train on two processes beside a busy one, and four times at once."""
+    for row in (ROWS[1], ROWS[2], ROWS[3]):
+        config, name = bench.config({**row, "epochs": 4})
 
-        figure = ratio(together, lambda: sum(seconds(one) for _ in range(4)), 3)
-        report("four trainings side by side / one after the other", figure, 1.0)
+        def idle(config: str = config) -> float:
+            return bench.epoch("--config", config, "--threads", "1")
 
-    def peak(self, *options: str) -> float:
-        """Return the most memory a training uses, its workers included, in MB."""
-        with subprocess.Popen([*self.train, *options], stdout=subprocess.DEVNULL) as process:
-            most = 0.0
-            while process.poll() is None:
-                most = max(most, tree_megabytes(process.pid))
-                time.sleep(0.02)
-        return most
+        def beside(config: str = config) -> float:
+            with busy_process():
+                return bench.epoch("--config", config, "--threads", "2")
 
-    def memory(self) -> None:
-        """Watch the memory of short and of long runs."""
-        for config, epochs in (("two-layer", "2"), ("two-layer", "30"), ("fast", "3")):
-            peak = self.peak("--config", config, "--epochs", epochs, "--threads", "2")
-            report(f"memory, {config}, {epochs} epochs, two processes", peak, 150, " MB")
+        figure = ratio(beside, idle, 3)
+        report(f"epoch beside a busy process / idle, one thread, {name}", figure, 1.3)
 
-    def large(self) -> None:
-        """Train on ten times MNIST's training set, as raw files on the disk."""
-        folders = {}
-        for times in (1, TIMES):
-            folder = self.folder / f"times-{times}"
-            folder.mkdir()
-            for packed in self.data.glob("*.gz"):
-                raw = gzip.decompress(packed.read_bytes())
-                copies = times if packed.name.startswith("train") else 1
-                header = 16 if "images" in packed.name else 8
-                count = int.from_bytes(raw[4:8], "big") * copies
-                with open(folder / packed.stem, "wb") as file:
-                    file.write(raw[:4] + count.to_bytes(4, "big") + raw[8:header])
-                    for _ in range(copies):
-                        file.write(raw[header:])
-            folders[times] = ["--config", "two-layer", "--set", f"data.dataset={folder}"]
-        figure = ratio(
-            lambda: self.epoch(*folders[TIMES], "--epochs", "2") / TIMES,
-            lambda: self.epoch(*folders[1], "--epochs", "5"),
-            3,
-        )
-        report(f"time an image, {TIMES} times the data / once", figure, 1.1)
-        once, more = (self.peak(*folders[times], "--epochs", "1") for times in (1, TIMES))
-        pixels = (TIMES - 1) * 60_000 * 784 / 1e6
-        report(f"memory, raw files mapped, {TIMES} times the data / once", more - once, None, " MB")
-        report("  of which pixels, in the pages of the files", pixels, None, " MB")
-        for times in folders:
-            shutil.rmtree(self.folder / f"times-{times}")
+    config, name = bench.config({**ROWS[1], "epochs": 4})
+    command = bench.train("--config", config)
 
-    def fast(self, torch: str) -> None:
-        """Train `fast` on five seeds, against importing PyTorch."""
-        importing = statistics.median(seconds([torch, "-c", "import torch"]) for _ in range(5))
-        for seed in range(5):
-            run = self.folder / f"fast-{seed}"
-            command = [*self.train, "--config", "fast", "--seed", str(seed), "--run-dir", str(run)]
-            taken = seconds(command)
-            summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
-            what = f"fast, seed {seed}, {summary['test_accuracy']:.2%} / import torch"
-            report(what, taken / importing, 1.5)
+    def together() -> float:
+        start = time.perf_counter()
+        processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(4)]
+        assert not any(process.wait() for process in processes), command
+        return time.perf_counter() - start
+
+    figure = ratio(together, lambda: sum(seconds(command) for _ in range(4)), 5)
+    report(f"four trainings side by side / one after the other, {name}", figure, 1.0)
+
+
+def memory(bench: Bench) -> None:
+    """Watch the memory of small and large networks, and of short and long runs."""
+    for row in (ROWS[0], ROWS[4]):
+        config, name = bench.config({**row, "epochs": 3})
+        for threads in ("1", "2"):
+            peak = bench.peak("--config", config, "--threads", threads)
+            report(f"memory, --threads {threads}, {name}", peak, 150, "MB")
+    config, name = bench.config({**ROWS[0], "epochs": 3})
+    long = bench.peak("--config", config, "--epochs", "60")
+    figure = long / bench.peak("--config", config)
+    report(f"memory of 60 epochs / of 3, {name}", figure, 1.02)
+
+
+def size(bench: Bench) -> None:
+    """Train on ten times MNIST's training images, as raw files on the disk."""
+    config, name = bench.config(ROWS[1])
+    options = {}
+    for times in (1, TIMES):
+        folder = bench.folder / f"times-{times}"
+        write_repeated(bench.data, folder, times)
+        options[times] = ["--config", config, "--set", f"data.dataset={folder}"]
+    figure = ratio(
+        lambda: bench.epoch(*options[TIMES], "--epochs", "2") / TIMES,
+        lambda: bench.epoch(*options[1], "--epochs", "6"),
+        3,
+    )
+    report(f"time per image, {TIMES} times the images / once, {name}", figure, 1.1)
+    once, more = (bench.peak(*options[times], "--epochs", "1") for times in (1, TIMES))
+    more_pixels = (TIMES - 1) * PIXELS
+    report("memory's growth / that of the pixels", (more - once) / more_pixels, 1.05)
+    own = bench.peak(*options[TIMES], "--epochs", "1", field="Pss_Anon")
+    own += bench.peak(*options[TIMES], "--epochs", "1", field="Pss_Shmem")
+    report(f"memory without the files' pages, {TIMES} times the images", own, 150, "MB")
+
+
+def write_repeated(data: Path, folder: Path, times: int) -> None:
+    """Write MNIST's files unpacked, each training image and label `times` times."""
+    folder.mkdir()
+    for packed in data.glob("*.gz"):
+        content = gzip.decompress(packed.read_bytes())
+        header = 16 if "images" in packed.name else 8
+        copies = times if packed.name.startswith("train") else 1
+        count = int.from_bytes(content[4:8], "big") * copies
+        with open(folder / packed.stem, "wb") as file:
+            file.write(content[:4] + count.to_bytes(4, "big") + content[8:header])
+            for _ in range(copies):
+                file.write(content[header:])
+
+
+def fast(bench: Bench) -> None:
+    """Train the config `fast` from five seeds, each beside an import of PyTorch."""
+    if bench.torch is None:
+        print("fast / import torch: not measured; --torch PYTHON names a Python that has PyTorch")
+        return
+    importing = [bench.torch, "-c", "import torch"]
+    seconds(importing)
+    for seed in range(5):
+        run = bench.folder / f"fast-{seed}"
+        command = bench.train("--config", "fast", "--seed", str(seed), "--run-dir", str(run))
+        figure = seconds(command) / seconds(importing)
+        accuracy = json.loads((run / "summary.json").read_text())["test_accuracy"]
+        report(f"fast, seed {seed}: error on the test set", 100 * (1 - accuracy), 2.0, "%")
+        report(f"fast, seed {seed}: whole process / import torch", figure, 1.5)
+
+
+MEASURES: dict[str, Callable[[Bench], None]] = {
+    "start-up": start_up,
+    "products": products,
+    "evaluation": evaluation,
+    "busy": busy,
+    "memory": memory,
+    "size": size,
+    "fast": fast,
+}
 
 
 if __name__ == "__main__":

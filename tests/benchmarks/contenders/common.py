@@ -14,7 +14,7 @@ import numpy as np
 
 
 def load(folder: Path) -> tuple[Any, Any, Any, Any]:
-    """Return images (n, 784) float32 in 0..1 and labels int64, of training and test set."""
+    """Return images (n, 784) and labels, uint8 as in the files, of training and test set."""
 
     def read(name: str, skip: int) -> Any:
         return np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=skip)
@@ -22,11 +22,13 @@ def load(folder: Path) -> tuple[Any, Any, Any, Any]:
     arrays = []
     for part in ("train", "t10k"):
         images = read(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 784)
-        arrays += [
-            images.astype(np.float32) / np.float32(255),
-            read(f"{part}-labels-idx1-ubyte.gz", 8).astype(np.int64),
-        ]
+        arrays += [images, read(f"{part}-labels-idx1-ubyte.gz", 8)]
     return tuple(arrays)
+
+
+def scaled(images: Any) -> Any:
+    """Return images as float32 in 0..1."""
+    return images.astype(np.float32) / np.float32(255)
 
 
 def run(train: Callable[..., tuple[Callable[[], None], Callable[[], float]]]) -> None:
