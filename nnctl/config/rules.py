@@ -26,7 +26,7 @@ from nnctl.nn.initializers import INITIALIZERS, Initializer
 from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.optimizers import OPTIMIZERS, Optimizer
-from nnctl.nn.options import Range
+from nnctl.nn.options import Range, kind_of
 from nnctl.nn.schedules import SCHEDULES, Schedule
 
 REGISTRIES: dict[type, Mapping[str, type]] = {
@@ -465,7 +465,7 @@ def record(kind: Any) -> Record:
     return _record(kind)
 
 
-_record = cache(Record)
+_record = cache(Record)  # a decorator in its place would take hashable arguments, says mypy
 
 
 def rule_of(hint: Any) -> Rule:
@@ -489,7 +489,7 @@ def _default(key: Field[Any]) -> Any:
     if isinstance(value, Choice):
         return value.kind
     if isinstance(value, Initializer):
-        return next(name for name, kind in INITIALIZERS.items() if kind is type(value))
+        return kind_of(INITIALIZERS, value)
     return {} if is_dataclass(value) else value
 
 

@@ -9,27 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nnctl.nn.alone import Alone
 from nnctl.nn.differences import Comparison, shaken
 from nnctl.nn.functions import Array
-
-if TYPE_CHECKING:
-    from nnctl.nn.gradcheck import Alone
 
 BACKWARD = "backpropagation"
 
 
-def explain(alone: Alone, wrong: list[Comparison]) -> str:
-    """Return one sentence, without its full stop, for the gradients in `wrong`, of one layer."""
+def explain(alone: Alone, comparisons: list[Comparison]) -> str | None:
+    """Return why a layer is wrong, as a sentence without its full stop; None if it is right.
+
+    `comparisons` are those of the layer's input and parameters.
+    """
+    if alone.complaint is not None:
+        return alone.complaint
+    wrong = [found for found in comparisons if found.failed.any()]
+    if not wrong:
+        return None
     first, *others = wrong
-    sentence = next(filter(None, (cause(alone, first) for cause in CAUSES)))
+    with np.errstate(all="ignore"), alone.seeing(alone.x, alone.shaken):
+        sentence = next(filter(None, (cause(alone, first) for cause in CAUSES)))
     if others:
-        sentence += (
-            "; the gradient of its " + " and ".join(o.name for o in others) + " is wrong too"
-        )
+        names = " and ".join(other.name for other in others)
+        sentence += f"; the gradient of its {names} is wrong too"
     return sentence
 
 

@@ -9,9 +9,8 @@ import numpy as np
 
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS, Layer
+from nnctl.nn.options import kind_of
 from nnctl.nn.randomness import Concern, generator
-
-KINDS = {layer: kind for kind, layer in LAYERS.items()}
 
 
 class Network:
@@ -123,8 +122,7 @@ class Network:
 
     def layer_name(self, index: int) -> str:
         """Return `POSITION.KIND` of the layer at `index`."""
-        kind = type(self.layers[index])
-        return f"{index}.{KINDS.get(kind, kind.__name__)}"
+        return f"{index}.{kind_of(LAYERS, self.layers[index])}"
 
     def _name(self, index: int, name: str) -> str:
         return f"{self.layer_name(index)}.{name}"

@@ -7,6 +7,7 @@ config reader and by the JSON Schema.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -64,3 +65,9 @@ class Options:
             value: Any = getattr(self, name)
             if complaint := allowed.complaint(value):
                 raise ValueError(f"{name} {complaint}, not {value}")
+
+
+def kind_of(registry: Mapping[str, type], thing: object) -> str:
+    """Return the name that `registry` has for the class of `thing`, else the class's own name."""
+    own = type(thing)
+    return next((name for name, kind in registry.items() if kind is own), own.__name__)

@@ -10,7 +10,7 @@ import pytest
 
 from nnctl.nn.differences import Dependence, Verdict, compare, numerical_gradient
 from nnctl.nn.functions import Array, softmax
-from nnctl.nn.gradcheck import Report, Whole, check, check_layer, sweep
+from nnctl.nn.gradcheck import Report, check, check_layer, sweep
 from nnctl.nn.layers import (
     GELU,
     LAYERS,
@@ -26,6 +26,7 @@ from nnctl.nn.layers import (
 )
 from nnctl.nn.losses import LOSSES, Loss, MeanSquaredError, SoftmaxWithLoss
 from nnctl.nn.network import Network
+from nnctl.nn.whole import Whole
 
 SEEDS = 50
 INPUTS, CLASSES, BATCH = 6, 3, 8
