@@ -78,9 +78,10 @@ def command(
     from nnctl.cli.loading import open_data
     from nnctl.config import load_settings
     from nnctl.display.training import print_plan, print_summary, reporter
-    from nnctl.training import runs
+    from nnctl.training.claims import check_free, new_run, owned, point_latest
     from nnctl.training.events import RunFinished
     from nnctl.training.resume import changes, go_on, recorded
+    from nnctl.training.runs import find_run
     from nnctl.training.session import begin, record
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
@@ -94,8 +95,8 @@ def command(
                     "--resume goes on with a run as it is: it can't be combined with --config, "
                     "--run-dir, --name or --overwrite"
                 )
-            run = runs.find_run(resume, runs_dir)
-            stack.enter_context(runs.owned(run))
+            run = find_run(resume, runs_dir)
+            stack.enter_context(owned(run))
             before = recorded(run, overrides)
             settings = before.settings
             if summary := before.summary:
@@ -108,7 +109,7 @@ def command(
             if overwrite and run_dir is None:
                 raise UsageError("--overwrite replaces the run in --run-dir: give that too")
             if run_dir is not None:
-                runs.check_free(run_dir, overwrite)
+                check_free(run_dir, overwrite)
         else:
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
@@ -123,14 +124,14 @@ def command(
         request = stack.enter_context(signals.deferred())
         if before is None:
             run = stack.enter_context(
-                runs.new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
+                new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
             )
             manifest = begin(trainer, run)
         else:
             manifest = go_on(trainer, before)
             for warning in changes(before, trainer.engine.threads):
                 click.echo(f"nnctl: warning: {warning}", err=True)
-        runs.point_latest(runs_dir, run)
+        point_latest(runs_dir, run)
 
         try:
             show = reporter(trainer, run, as_json=as_json, quiet=quiet)

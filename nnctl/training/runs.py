@@ -1,4 +1,4 @@
-"""Run folders: what a training run leaves on disk, who may write it, and how it is read back.
+"""Run folders: what a training run leaves on disk, and how it is read back.
 
 A run folder may come from a stranger: nothing in it is believed, read without a limit, or written
 through a link.
@@ -9,14 +9,11 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import shlex
-import shutil
 import stat
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +22,8 @@ from typing import Any
 import msgspec
 
 from nnctl.config import Settings, load_settings
-from nnctl.errors import ConfigError, RunError, SystemFailure, UsageError, printable
-from nnctl.files import TEMPORARY, locked, told, write_atomically
+from nnctl.errors import ConfigError, RunError, printable
+from nnctl.files import told, write_atomically
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 LATEST = "latest"
@@ -34,7 +31,6 @@ MAX_BYTES = 1 << 20  # of a file of a run
 MAX_METRICS_BYTES = 64 << 20  # over 100,000 epochs
 STATUSES = ("completed", "early_stopped", "interrupted", "diverged")
 VERDICTS = ("none", "overfitting", "underfitting", "undecided")
-ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 
     """
     for path in (runs_dir / name, Path(name)):
-        if (path / "manifest.json").is_file():
+        if RunFolder(path).manifest.is_file():
             if path.name == LATEST and path.is_symlink():
                 path = path.parent / path.readlink()
             return RunFolder(path)
@@ -112,11 +108,8 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
     """Return the runs in `runs_dir`, by name; `latest` is not one of them."""
     if not runs_dir.is_dir():
         return []
-    return [
-        RunFolder(path)
-        for path in sorted(runs_dir.iterdir())
-        if path.name != LATEST and (path / "manifest.json").is_file()
-    ]
+    runs = (RunFolder(path) for path in sorted(runs_dir.iterdir()) if path.name != LATEST)
+    return [run for run in runs if run.manifest.is_file()]
 
 
 def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -234,157 +227,6 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any] | None]:
             yield msgspec.structs.asdict(decoder.decode(line))
         except (msgspec.DecodeError, RecursionError):
             yield None
-
-
-# Claiming and owning.
-
-
-def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
-    """Make and return `runs_dir/NAME-001` or the next number that is free.
-
-    `mkdir` decides, so that runs that start at the same moment never share a folder.
-    """
-    _make(runs_dir)
-    taken = re.compile(re.escape(name) + r"-(\d{1,18})")
-    number = 0
-    with told("reading", runs_dir):
-        for path in runs_dir.iterdir():
-            match = taken.fullmatch(path.name)
-            if match and not _swept(path):
-                number = max(number, int(match[1]))
-    while True:
-        number += 1
-        path = runs_dir / f"{name}-{number:03d}"
-        with told("creating", path), suppress(FileExistsError):
-            path.mkdir()
-            return RunFolder(path)
-
-
-def _make(folder: Path) -> None:
-    with told("creating", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-
-
-def _is_empty(path: Path) -> bool:
-    """Return whether a folder holds nothing but the temporary files of killed processes."""
-    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
-
-
-def _swept(path: Path) -> bool:
-    """Remove an empty folder that a process claimed and was killed; return whether it was one."""
-    try:
-        if not _is_empty(path) or time.time() - path.stat().st_mtime < ORPHANED:
-            return False
-        for leftover in path.iterdir():
-            leftover.unlink()
-        path.rmdir()
-        return True
-    except OSError:
-        return False
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse a folder that a new run may not write to.
-
-    Raises:
-        RunError: it holds something, and it is not a run that `overwrite` gives up.
-
-    """
-    if path.name == LATEST:
-        raise UsageError(f"{printable(path)}: `latest` names the newest run; choose another name")
-    with told("opening", path):
-        if not path.exists() and not path.is_symlink():
-            return
-        if not path.is_dir():
-            raise RunError(f"{printable(path)}: exists, and is not a folder")
-        if _is_empty(path):
-            return
-        try:
-            manifest = RunFolder(path).manifest
-            convert(read_json(manifest), Manifest, manifest)
-        except RunError:
-            raise RunError(
-                f"{printable(path)}: holds files that are not a run's; choose another --run-dir"
-            ) from None
-    if not overwrite:
-        raise RunError(
-            f"{printable(path)}: holds a run already\n"
-            "continue it with --resume, replace it with --overwrite, or choose another --run-dir"
-        )
-
-
-@contextmanager
-def new_run(
-    run_dir: Path | None, runs_dir: Path, name: str, *, overwrite: bool = False
-) -> Iterator[RunFolder]:
-    """Own a folder for a new run: `run_dir`, else the next numbered one in `runs_dir`.
-
-    If it ends before the run has begun, the folder is as it was found.
-
-    Raises:
-        RunError: the folder holds something already, or is in use.
-
-    """
-    if run_dir is None:
-        run, is_ours = _claim_numbered(runs_dir, name), True
-    else:
-        run, is_ours = RunFolder(run_dir), not run_dir.exists()
-        _make(run_dir)
-    with owned(run):
-        check_free(run.path, overwrite)
-        was_empty = _is_empty(run.path)
-        # The old manifest stays until the new one is there: always one can see whose folder it is.
-        if not was_empty:
-            _clear(run)
-        try:
-            yield run
-        finally:
-            if was_empty and not run.config.exists():
-                with suppress(SystemFailure, OSError):
-                    _clear(run)
-                    run.manifest.unlink(missing_ok=True)
-                    if is_ours:
-                        run.path.rmdir()
-
-
-def _clear(run: RunFolder) -> None:
-    """Remove everything of a run but its manifest; links, not what they point to."""
-    with told("clearing", run.path):
-        for path in (run.config, run.metrics, run.summary, run.predictions):
-            path.unlink(missing_ok=True)
-        if run.last.parent.is_symlink():
-            run.last.parent.unlink()
-        elif run.last.parent.exists():
-            shutil.rmtree(run.last.parent)
-
-
-@contextmanager
-def owned(run: RunFolder) -> Iterator[None]:
-    """Be the only process that writes to a run.
-
-    The operating system drops the lock when its owner ends, however it ends.
-
-    Raises:
-        RunError: another process trains this run.
-
-    """
-    with locked(run.path) as mine:
-        if not mine:
-            raise RunError(f"{printable(run.path)}: in use by another process; wait for it to end")
-        yield
-
-
-def point_latest(runs_dir: Path, run: RunFolder) -> None:
-    """Make `runs_dir/latest` a relative link to the run, in one step."""
-    # It lies in the run's folder, which nobody else writes to: nothing can come in between.
-    temporary = run.path / f"{TEMPORARY}{LATEST}"
-    with suppress(OSError):  # some file systems have no links; the name is a convenience
-        temporary.unlink(missing_ok=True)
-        if run.path.parent.resolve() == runs_dir.resolve():
-            temporary.symlink_to(run.path.resolve().name)
-            temporary.replace(runs_dir / LATEST)
-    with suppress(OSError):
-        temporary.unlink(missing_ok=True)
 
 
 # Writing.

@@ -10,7 +10,7 @@ import pytest
 
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
-from nnctl.training import runs
+from nnctl.training import claims
 from nnctl.training.session import begin, record
 from nnctl.training.trainer import Trainer
 
@@ -35,11 +35,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         settings = load_settings("quickstart", [*(SMALL | overrides).items()])
         with (
             closing(Trainer(settings, data, 1)) as trainer,
-            runs.new_run(None, folder, settings.name) as run,
+            claims.new_run(None, folder, settings.name) as run,
         ):
             for _ in record(trainer, run, begin(trainer, run)):
                 pass
-            runs.point_latest(folder, run)
+            claims.point_latest(folder, run)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nnctl.errors import RunError, SystemFailure, UsageError
-from nnctl.training import runs
+from nnctl.training import claims, runs
 from nnctl.training.events import EpochFinished
 from nnctl.training.runs import RunFolder, find_run, read_json, read_metrics, read_regular
 
@@ -131,10 +131,10 @@ def test_latest_is_found_as_the_run_it_names(
     folder = Path("runs")
     with pytest.raises(RunError, match="train one first"):
         find_run("latest", folder)
-    with runs.new_run(None, folder, "x") as run:
+    with claims.new_run(None, folder, "x") as run:
         run.manifest.write_text("{}")
         run.config.write_text("")
-    runs.point_latest(folder, run)
+    claims.point_latest(folder, run)
     assert os.readlink(folder / "latest") == "x-001"
     for name in ("latest", "x-001", "runs/latest", "runs/x-001"):
         assert find_run(name, folder).path == folder / "x-001"
@@ -143,13 +143,13 @@ def test_latest_is_found_as_the_run_it_names(
 
 
 def test_latest_of_another_folder_is_left_alone(tmp_path: Path) -> None:
-    with runs.new_run(tmp_path / "elsewhere" / "x", tmp_path, "x") as run:
-        runs.point_latest(tmp_path / "runs", run)
+    with claims.new_run(tmp_path / "elsewhere" / "x", tmp_path, "x") as run:
+        claims.point_latest(tmp_path / "runs", run)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "latest").mkdir()  # somebody's own
-    with runs.new_run(None, tmp_path / "runs", "x") as run:
+    with claims.new_run(None, tmp_path / "runs", "x") as run:
         run.config.write_text("")
-        runs.point_latest(tmp_path / "runs", run)
+        claims.point_latest(tmp_path / "runs", run)
     assert os.listdir(tmp_path / "runs" / "latest") == []
     assert os.listdir(run.path) == ["config.yaml"]
 
@@ -158,7 +158,7 @@ def test_folder_is_as_it_was_if_the_run_does_not_begin(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     for run_dir in (folder, tmp_path / "new", None):
-        with runs.new_run(run_dir, tmp_path / "runs", "x") as run:
+        with claims.new_run(run_dir, tmp_path / "runs", "x") as run:
             run.manifest.write_text("{}")
     assert sorted(os.listdir(tmp_path)) == ["empty", "runs"]
     assert os.listdir(folder) == os.listdir(tmp_path / "runs") == []
@@ -166,4 +166,4 @@ def test_folder_is_as_it_was_if_the_run_does_not_begin(tmp_path: Path) -> None:
 
 def test_run_can_not_be_called_latest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`latest` names the newest run"):
-        runs.check_free(tmp_path / "latest", overwrite=False)
+        claims.check_free(tmp_path / "latest", overwrite=False)

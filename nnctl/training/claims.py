@@ -1,0 +1,168 @@
+"""Whose a run folder is: claiming a new one, owning it while writing, pointing `latest` at it.
+
+Many processes may start and end at any moment, also by being killed. `mkdir` decides who gets a
+number, and a lock that the operating system drops with its owner decides who writes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from nnctl.errors import RunError, SystemFailure, UsageError, printable
+from nnctl.files import TEMPORARY, locked, told
+from nnctl.training.runs import LATEST, Manifest, RunFolder, convert, read_json
+
+ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
+
+
+@contextmanager
+def new_run(
+    run_dir: Path | None, runs_dir: Path, name: str, *, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """Own a folder for a new run: `run_dir`, else the next numbered one in `runs_dir`.
+
+    If it ends before the run has begun, the folder is as it was found.
+
+    Raises:
+        RunError: the folder holds something already, or is in use.
+
+    """
+    if run_dir is None:
+        run, is_ours = _claim_numbered(runs_dir, name), True
+    else:
+        run, is_ours = RunFolder(run_dir), not run_dir.exists()
+        _make(run_dir)
+    with owned(run):
+        check_free(run.path, overwrite)
+        was_empty = _is_empty(run.path)
+        # The old manifest stays until the new one is there: always one can see whose folder it is.
+        if not was_empty:
+            _clear(run)
+        try:
+            yield run
+        finally:
+            if was_empty and not run.config.exists():
+                with suppress(SystemFailure, OSError):
+                    _clear(run)
+                    run.manifest.unlink(missing_ok=True)
+                    if is_ours:
+                        run.path.rmdir()
+
+
+@contextmanager
+def owned(run: RunFolder) -> Iterator[None]:
+    """Be the only process that writes to a run.
+
+    The operating system drops the lock when its owner ends, however it ends.
+
+    Raises:
+        RunError: another process trains this run.
+
+    """
+    with locked(run.path) as mine:
+        if not mine:
+            raise RunError(f"{printable(run.path)}: in use by another process; wait for it to end")
+        yield
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse a folder that a new run may not write to.
+
+    Raises:
+        RunError: it holds something, and it is not a run that `overwrite` gives up.
+
+    """
+    if path.name == LATEST:
+        raise UsageError(f"{printable(path)}: `latest` names the newest run; choose another name")
+    with told("opening", path):
+        if not path.exists() and not path.is_symlink():
+            return
+        if not path.is_dir():
+            raise RunError(f"{printable(path)}: exists, and is not a folder")
+        if _is_empty(path):
+            return
+        try:
+            manifest = RunFolder(path).manifest
+            convert(read_json(manifest), Manifest, manifest)
+        except RunError:
+            raise RunError(
+                f"{printable(path)}: holds files that are not a run's; choose another --run-dir"
+            ) from None
+    if not overwrite:
+        raise RunError(
+            f"{printable(path)}: holds a run already\n"
+            "continue it with --resume, replace it with --overwrite, or choose another --run-dir"
+        )
+
+
+def point_latest(runs_dir: Path, run: RunFolder) -> None:
+    """Make `runs_dir/latest` a relative link to the run, in one step."""
+    # It lies in the run's folder, which nobody else writes to: nothing can come in between.
+    temporary = run.path / f"{TEMPORARY}{LATEST}"
+    with suppress(OSError):  # some file systems have no links; the name is a convenience
+        temporary.unlink(missing_ok=True)
+        if run.path.parent.resolve() == runs_dir.resolve():
+            temporary.symlink_to(run.path.resolve().name)
+            temporary.replace(runs_dir / LATEST)
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
+
+
+def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
+    """Make and return `runs_dir/NAME-001` or the next number that is free.
+
+    `mkdir` decides, so that runs that start at the same moment never share a folder.
+    """
+    _make(runs_dir)
+    taken = re.compile(re.escape(name) + r"-(\d{1,18})")
+    number = 0
+    with told("reading", runs_dir):
+        for path in runs_dir.iterdir():
+            match = taken.fullmatch(path.name)
+            if match and not _swept(path):
+                number = max(number, int(match[1]))
+    while True:
+        number += 1
+        path = runs_dir / f"{name}-{number:03d}"
+        with told("creating", path), suppress(FileExistsError):
+            path.mkdir()
+            return RunFolder(path)
+
+
+def _make(folder: Path) -> None:
+    with told("creating", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a folder holds nothing but the temporary files of killed processes."""
+    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
+
+
+def _swept(path: Path) -> bool:
+    """Remove an empty folder that a process claimed and was killed; return whether it was one."""
+    try:
+        if not _is_empty(path) or time.time() - path.stat().st_mtime < ORPHANED:
+            return False
+        for leftover in path.iterdir():
+            leftover.unlink()
+        path.rmdir()
+        return True
+    except OSError:
+        return False
+
+
+def _clear(run: RunFolder) -> None:
+    """Remove everything of a run but its manifest; links, not what they point to."""
+    with told("clearing", run.path):
+        for path in (run.config, run.metrics, run.summary, run.predictions):
+            path.unlink(missing_ok=True)
+        if run.last.parent.is_symlink():
+            run.last.parent.unlink()
+        elif run.last.parent.exists():
+            shutil.rmtree(run.last.parent)
