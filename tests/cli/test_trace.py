@@ -167,7 +167,7 @@ def test_trace_keeps_to_the_width_and_to_ascii_where_asked(config: str, columns:
     [
         (["--index", "10000"], ["--index 10000", "10,000 training images", "0 to 9,999"]),
         (["--index", "-1"], ["--index"]),
-        (["--set", "data.validation=10000"], ["no training images"]),
+        (["--set", "data.validation=10000"], ["no images to train on"]),
         (["--config", "quickstart", "--run", "latest"], ["can't be combined"]),
     ],
 )
