@@ -46,6 +46,8 @@ _OURS = (
 )
 _DAY = 24 * 60 * 60.0
 
+SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # between the parts of a path
+
 
 def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Make `data` the content of `path`: after any fault it is the old content or the new one.
@@ -100,6 +102,11 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[bool]:
         yield held
     finally:
         os.close(descriptor)
+
+
+def has_separator(name: str) -> bool:
+    """Return whether `name` is a path rather than a word: a path has a separator."""
+    return any(separator in name for separator in SEPARATORS)
 
 
 def bundled(relative: str) -> Path:

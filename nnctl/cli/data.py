@@ -20,13 +20,12 @@ def _complete(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the names of data sets; what has a separator is a path, for the shell."""
-    import os
-
     from click.shell_completion import CompletionItem
 
     from nnctl.datasets import CATALOGUE
+    from nnctl.files import has_separator
 
-    if os.sep in incomplete:
+    if has_separator(incomplete):
         return [CompletionItem(incomplete, type="dir")]
     return [CompletionItem(name) for name in CATALOGUE if name.startswith(incomplete)]
 

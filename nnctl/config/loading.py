@@ -26,10 +26,11 @@ from nnctl.config.document import (
     quoted,
     resolve,
 )
-from nnctl.config.rules import RunName, assign, record
+from nnctl.config.names import RunName
+from nnctl.config.rules import assign, record
 from nnctl.config.settings import Settings, from_dict, to_dict
 from nnctl.errors import ConfigError, UsageError, printable
-from nnctl.files import bundled, told, write_atomically
+from nnctl.files import bundled, has_separator, told, write_atomically
 
 STANDARD_INPUT = "-"
 SUFFIX = ".yaml"
@@ -191,7 +192,7 @@ def _read(config: str) -> tuple[Source, str]:
             return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
     path, folder = Path(config), Path(config).parent
     # os.path answers where a Path would raise: for a name that is too long, say
-    if not _has_separator(config) and (os.path.isdir(path) or not os.path.exists(path)):
+    if not has_separator(config) and (os.path.isdir(path) or not os.path.exists(path)):
         path, folder = bundled_config(config).path, Path()
     with told("reading", path):
         try:
@@ -205,10 +206,6 @@ def _read(config: str) -> tuple[Source, str]:
                 f"{printable(config)}: {reason}; `nnctl config list` names bundled configs"
             ) from None
     return decode(data, str(path), folder), path.stem
-
-
-def _has_separator(path: str) -> bool:
-    return os.sep in path or bool(os.altsep and os.altsep in path)
 
 
 def _override(root: Node, path: str, text: str, problems: Problems) -> Node:

@@ -12,8 +12,6 @@ So a new optimizer, or a new option of a layer, needs no line here.
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -21,23 +19,19 @@ from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from nnctl.config.document import BROKEN, Node, Place, Problems, quoted, resolve
-from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.nn.initializers import INITIALIZERS, Initializer
-from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.optimizers import OPTIMIZERS, Optimizer
 from nnctl.nn.options import Range, kind_of
 from nnctl.nn.schedules import SCHEDULES, Schedule
 
 REGISTRIES: dict[type, Mapping[str, type]] = {
-    Layer: LAYERS,
     Initializer: INITIALIZERS,
     Loss: LOSSES,
     Optimizer: OPTIMIZERS,
     Schedule: SCHEDULES,
 }
 MAX_INTEGER = 2**63 - 1
-MAX_LAYERS = 500  # so that a resolved config stays small
 
 Schema = dict[str, Any]  # a JSON Schema
 
@@ -133,53 +127,6 @@ class Word(Rule):
     def accept(self, node: Node, problems: Problems) -> Node:
         """Do what `read` promises, for text."""
         raise NotImplementedError
-
-
-class RunName(Word):
-    """The name of a run, which becomes that of a folder."""
-
-    PATTERN = r"(?!\.+$)[A-Za-z0-9._-]{1,100}"
-    MEANING = "1 to 100 letters, digits, dots, underscores and dashes"
-
-    @classmethod
-    def allows(cls, name: str) -> bool:
-        """Return whether a run may have this name."""
-        return bool(re.fullmatch(cls.PATTERN, name))
-
-    def accept(self, node: Node, problems: Problems) -> Node:
-        if not self.allows(node.value):
-            problems.add(node.place, f"{node.path} must be {self.MEANING}, not {node}")
-        return node
-
-    def schema(self) -> Schema:
-        return {"type": "string", "pattern": f"^{self.PATTERN}$"}
-
-
-class DatasetName(Word):
-    """A data set by name, or a folder: a path with a separator, absolute once it is read."""
-
-    SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
-
-    def accept(self, node: Node, problems: Problems) -> Node:
-        name = node.value
-        if not any(separator in name for separator in self.SEPARATORS):
-            if name not in CATALOGUE:
-                message = f"{quoted(name)} is no data set (nor is it a path: that has a separator)"
-                problems.add(node.place, message, name, CATALOGUE)
-            return node
-        path, folder = os.path.expanduser(name), node.place.source.folder
-        if folder is not None and "\0" not in path and not os.path.isabs(path):
-            path = os.path.realpath(folder / path)
-        if "\0" in path or path.encode("utf-8", "replace").decode() != path:
-            message = f"{node.path} must be a path that can be written in UTF-8"
-            problems.add(node.place, f"{message}, not {quoted(path)}")
-        return replace(node, value=path)
-
-    def schema(self) -> Schema:
-        separators = "".join(map(re.escape, self.SEPARATORS))
-        return {
-            "anyOf": [{"enum": list(CATALOGUE)}, {"type": "string", "pattern": f"[{separators}]"}]
-        }
 
 
 @dataclass(frozen=True)
@@ -331,103 +278,8 @@ class Kinds(Rule):
             choice["properties"] = {"kind": {"const": name}} | choice["properties"]
             if name != self.default:
                 choice["required"] = ["kind", *choice["required"]]
-            choices.append(choice | {"description": _summary(entry)})
+            choices.append(choice | {"description": summary(entry)})
         return {"anyOf": choices}
-
-
-class LayerEntry(Rule):
-    """A layer: `name`, `name: {options}`, or `name: value` of the option it is known by."""
-
-    def normal(self, node: Node) -> Node:
-        if isinstance(node.value, str):
-            return replace(node, value={node.value: replace(node.child(node.value), value=None)})
-        if isinstance(node.value, dict) and len(node.value) == 1:
-            ((name, given),) = node.value.items()
-            short = short_option(name)
-            if short and not isinstance(given.value, dict | NoneType):
-                option = replace(given, path=given.child(short).path)
-                return replace(node, value={name: replace(given, value={short: option})})
-        return node
-
-    def below(self, node: Node) -> Mapping[str, Rule]:
-        names = node.value if isinstance(node.value, dict) else ()
-        return {name: record(LAYERS[name]) for name in names if name in LAYERS}
-
-    def expand(self, node: Node, problems: Problems) -> Node:
-        normal = self.normal(node)
-        if not isinstance(normal.value, dict) or not normal.value:
-            problems.add(node.place, f"{node.path} must be one layer, not {node}", "", LAYERS)
-            return node
-        (name, given), *more = normal.value.items()
-        if name not in LAYERS:
-            problems.add(given.key, f"{quoted(name)} is no layer", name, LAYERS)
-            return node
-        rule = record(LAYERS[name])
-        if more:
-            other, at = more[0]
-            message = f"{node.path} is {name} already; a layer of its own begins with a dash"
-            if other in rule.rules:
-                message = f"{quoted(other)} must be indented further, below {name}"
-            problems.add(at.key, message)
-            return node
-        if not isinstance(given.value, dict | NoneType) and given.value is not BROKEN:
-            options = f"; write {name}: {{OPTION: VALUE}}" if rule.rules else ""
-            problems.add(given.place, f"{name} takes no value{options}", "", rule.rules)
-            return node
-        return replace(normal, value={name: rule.read(given, problems)})
-
-    def schema(self) -> Schema:
-        names = [name for name, layer in LAYERS.items() if not record(layer).required]
-        choices: list[Schema] = [{"enum": names}]
-        for name, layer in LAYERS.items():
-            rule = record(layer)
-            options = rule.mapping_schema() if rule.required else rule.schema()
-            if short := short_option(name):
-                options = {"anyOf": [rule.rules[short].schema(), options]}
-            choices.append(
-                {
-                    "type": "object",
-                    "properties": {name: options},
-                    "required": [name],
-                    "additionalProperties": False,
-                    "description": _summary(layer),
-                }
-            )
-        return {"anyOf": choices}
-
-
-class Layers(Rule):
-    """A list of layers."""
-
-    entry = LayerEntry()
-
-    def below(self, node: Node) -> Mapping[str, Rule]:
-        items = node.value if isinstance(node.value, list) else ()
-        return {str(index): self.entry for index in range(len(items))}
-
-    def put(self, node: Node, name: str, child: Node) -> Node:
-        if not isinstance(node.value, list):  # which `read` tells
-            return super().put(node, name, child)
-        items = list(node.value)
-        items[int(name)] = child
-        return replace(node, value=items)
-
-    def expand(self, node: Node, problems: Problems) -> Node:
-        if not isinstance(node.value, list):
-            problems.add(node.place, f"{node.path} must be a list of layers, not {node}")
-            return node
-        if not 1 <= len(node.value) <= MAX_LAYERS:
-            message = f"{node.path} must have 1 to {MAX_LAYERS} layers, not {len(node.value)}"
-            problems.add(node.place, message)
-        return replace(node, value=[self.entry.read(item, problems) for item in node.value])
-
-    def schema(self) -> Schema:
-        return {
-            "type": "array",
-            "items": self.entry.schema(),
-            "minItems": 1,
-            "maxItems": MAX_LAYERS,
-        }
 
 
 def assign(
@@ -493,21 +345,12 @@ def _default(key: Field[Any]) -> Any:
     return {} if is_dataclass(value) else value
 
 
-def short_option(layer: str) -> str | None:
-    """Return the option that `name: value` gives: the only one, or the only required one."""
-    if layer not in LAYERS:
-        return None
-    rule = record(LAYERS[layer])
-    candidates = rule.required or list(rule.rules)
-    return candidates[0] if len(candidates) == 1 else None
-
-
 def _description(hint: Any) -> Schema:
     """Return the part of a schema that says in words what a field is."""
     texts = [part for part in get_args(hint) if isinstance(part, str)]
     return {"description": texts[0]} if texts else {}
 
 
-def _summary(kind: type) -> str:
+def summary(kind: type) -> str:
     """Return the first line of a class's docstring."""
     return (kind.__doc__ or "").partition("\n")[0]

@@ -9,15 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
 from nnctl.config.document import Place
-from nnctl.config.rules import (
-    Choice,
-    DatasetName,
-    Kinds,
-    Layers,
-    RunName,
-    record,
-    short_option,
-)
+from nnctl.config.names import DatasetName, RunName
+from nnctl.config.network import Layers, short_option
+from nnctl.config.rules import Choice, Kinds, record
 from nnctl.errors import ConfigError
 from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import Loss

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from nnctl.datasets.idx import IMAGES, LABELS
 from nnctl.errors import UsageError, printable
+from nnctl.files import has_separator
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
 TRAIN_LABELS = "train-labels-idx1-ubyte"
@@ -98,7 +99,7 @@ CATALOGUE = {known.name: known for known in _SETS}
 
 def find(name: str) -> KnownSet | Path:
     """Return the known set of that name, or the path if `name` is one: it has a separator."""
-    if os.sep in name or (os.altsep and os.altsep in name):
+    if has_separator(name):
         return Path(name)
     if name in CATALOGUE:
         return CATALOGUE[name]

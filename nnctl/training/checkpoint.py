@@ -25,7 +25,7 @@ import numpy as np
 from nnctl import __version__
 from nnctl.config import Settings, build, check_shapes, settings_from_dict, to_dict
 from nnctl.errors import ConfigError, RunError, printable
-from nnctl.files import told
+from nnctl.files import has_separator, told
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS
 from nnctl.nn.network import Network
@@ -104,7 +104,7 @@ def dump(checkpoint: Checkpoint) -> bytes:
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     config = to_dict(checkpoint.settings)
     del config["name"]
-    if is_folder(config["data"]["dataset"]):
+    if has_separator(config["data"]["dataset"]):
         config["data"]["dataset"] = FOLDER
     content = {
         "format": FORMAT,
@@ -134,11 +134,6 @@ def load(path: Path) -> Checkpoint:
             f"{printable(path)}: the checkpoint can't be used: {refused}\n"
             "restore the file from a copy, or train again"
         ) from None
-
-
-def is_folder(dataset: str) -> bool:
-    """Tell a folder's path from a data set's name: a path contains a separator."""
-    return "/" in dataset or "\\" in dataset
 
 
 class _RefusedError(Exception):

@@ -11,8 +11,8 @@ from typing import Any
 from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
-from nnctl.files import told, write_atomically
-from nnctl.training.checkpoint import Checkpoint, is_folder, load, versions
+from nnctl.files import has_separator, told, write_atomically
+from nnctl.training.checkpoint import Checkpoint, load, versions
 from nnctl.training.events import RunFinished
 from nnctl.training.runs import (
     Manifest,
@@ -88,7 +88,7 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     if checkpoint is not None:
         # A checkpoint knows neither the run's name nor where a folder of data lies.
         data = checkpoint.settings.data
-        if is_folder(data.dataset) and is_folder(before.data.dataset):
+        if has_separator(data.dataset) and has_separator(before.data.dataset):
             data = replace(data, dataset=before.data.dataset)
         before = replace(checkpoint.settings, name=before.name, data=data)
     refused = [

@@ -1,0 +1,57 @@
+"""Names in a config: that of a run, and that of a data set, which may be a path."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+from nnctl.config.document import Node, Problems, quoted
+from nnctl.config.rules import Schema, Word
+from nnctl.datasets.catalogue import CATALOGUE
+from nnctl.files import SEPARATORS, has_separator
+
+
+class RunName(Word):
+    """The name of a run, which becomes that of a folder."""
+
+    PATTERN = r"(?!\.+$)[A-Za-z0-9._-]{1,100}"
+    MEANING = "1 to 100 letters, digits, dots, underscores and dashes"
+
+    @classmethod
+    def allows(cls, name: str) -> bool:
+        """Return whether a run may have this name."""
+        return bool(re.fullmatch(cls.PATTERN, name))
+
+    def accept(self, node: Node, problems: Problems) -> Node:
+        if not self.allows(node.value):
+            problems.add(node.place, f"{node.path} must be {self.MEANING}, not {node}")
+        return node
+
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^{self.PATTERN}$"}
+
+
+class DatasetName(Word):
+    """A data set by name, or a folder: a path with a separator, absolute once it is read."""
+
+    def accept(self, node: Node, problems: Problems) -> Node:
+        name = node.value
+        if not has_separator(name):
+            if name not in CATALOGUE:
+                message = f"{quoted(name)} is no data set (nor is it a path: that has a separator)"
+                problems.add(node.place, message, name, CATALOGUE)
+            return node
+        path, folder = os.path.expanduser(name), node.place.source.folder
+        if folder is not None and "\0" not in path and not os.path.isabs(path):
+            path = os.path.realpath(folder / path)
+        if "\0" in path or path.encode("utf-8", "replace").decode() != path:
+            message = f"{node.path} must be a path that can be written in UTF-8"
+            problems.add(node.place, f"{message}, not {quoted(path)}")
+        return replace(node, value=path)
+
+    def schema(self) -> Schema:
+        separators = "".join(map(re.escape, SEPARATORS))
+        return {
+            "anyOf": [{"enum": list(CATALOGUE)}, {"type": "string", "pattern": f"[{separators}]"}]
+        }
