@@ -4,52 +4,55 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rich.table import Table
-
 from nnctl.display.output import console
+from nnctl.display.tables import figures
 from nnctl.training.bench import Benchmark
 
-WORTH_SAYING = 1.1  # times as fast; less is noise
-MUCH_BESIDE = 1.5  # times the bare products; above it the batches are too small for the machine
+WORTH_OTHER_THREADS = 1.1  # times as fast; less is noise
+WORTH_LARGER_BATCHES = 1.5  # they cost something, too: fewer updates an epoch
 
 
 def print_benchmark(result: Benchmark) -> None:
     """Print where the time of a step goes, the rates and the advice."""
     out = console()
-    table = Table(title="One training step", title_justify="left", show_footer=True)
-    table.add_column("phase", "whole step")
-    table.add_column("microseconds", f"{result.step_seconds * 1e6:,.0f}", justify="right")
-    table.add_column("share", "100 %", justify="right")
-    for phase, seconds in asdict(result.phases).items():
-        share = seconds / result.step_seconds
-        table.add_row(phase, f"{seconds * 1e6:,.0f}", f"{share:.0%}".replace("%", " %"))
-    out.print(table)
+    rows = [*asdict(result.phases).items(), ("whole step", result.step_seconds)]
+    cells = [
+        (phase, f"{seconds * 1e6:,.0f}", f"{seconds / result.step_seconds * 100:.0f} %")
+        for phase, seconds in rows
+    ]
+    unused = " (batch_norm can use 1)" if result.processes < result.threads else ""
     out.print(
-        f"{result.parameters:,} parameters, batch size {result.batch_size}, "
-        f"threads {result.threads}\n"
-        f"{result.samples_per_second:,.0f} images a second, {result.gflops:.0f} GFLOP/s\n"
-        f"{result.ratio:.2f} times the bare matrix products of a thread's share "
-        f"({result.products_seconds * 1e6:,.0f} microseconds, {result.products_gflops:.0f} GFLOP/s)"
+        f"{result.parameters:,} parameters, batch size {result.batch_size:,}, "
+        f"threads {result.threads}{unused}\n"
     )
-    out.print(f"Advice: {advice(result)}", style="bold")
+    out.print(figures(["", "microseconds", "share"], cells))
+    whose = "the batch" if result.processes == 1 else "a thread's share of the batch"
+    out.print(
+        f"\n{result.samples_per_second:,.0f} images a second, {result.gflops:,.1f} GFLOP/s\n"
+        f"{result.ratio:.2f} times the bare matrix products of {whose} "
+        f"({result.products_seconds * 1e6:,.0f} microseconds, {result.products_gflops:,.1f} "
+        "GFLOP/s)"
+    )
+    if result.alternatives:
+        rates = [
+            (f"{trial.threads}", f"{trial.batch_size:,}", f"{trial.samples_per_second:,.0f}")
+            for trial in result.alternatives
+        ]
+        out.print("\nWhat else was tried:")
+        out.print(figures(["threads", "batch size", "images a second"], rates))
+    out.print(f"\nAdvice: {advice(result)}", style="bold")
 
 
 def advice(result: Benchmark) -> str:
-    """Return the one thing that would help most, or that nothing would."""
-    by_threads = result.step_seconds_by_threads
-    best = min(by_threads, key=by_threads.__getitem__)
-    gain = result.step_seconds / by_threads[best]
-    if gain > WORTH_SAYING:
-        return f"--threads {best} is {gain:.1f} times as fast here."
-    if result.ratio > MUCH_BESIDE:
-        return (
-            "much of the step is not matrix products; a larger training.batch_size makes an "
-            "epoch faster (and wants a larger learning rate)."
-        )
-    others = [
-        f"{seconds / by_threads[best]:.1f} times as long with --threads {n}"
-        for n, seconds in by_threads.items()
-        if n != best
-    ]
-    compared = f": a step takes {', '.join(others)}" if others else ""
-    return f"threads and batch size suit this machine{compared}."
+    """Return the one change that would help most, or that none of those tried would."""
+    for trial in sorted(result.alternatives, key=lambda trial: -trial.samples_per_second):
+        gain = trial.samples_per_second / result.samples_per_second
+        if trial.batch_size == result.batch_size:
+            if gain > WORTH_OTHER_THREADS:
+                return f"--threads {trial.threads} is {gain:.1f} times as fast here."
+        elif gain > WORTH_LARGER_BATCHES:
+            return (
+                f"--batch-size {trial.batch_size} takes {gain:.1f} times as many images a second; "
+                "it makes fewer updates of them, so raise the learning rate, too."
+            )
+    return "threads and batch size suit this machine."

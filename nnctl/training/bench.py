@@ -1,38 +1,47 @@
-"""Where the time of a training step goes, measured without slowing the step down.
+"""Where the time of a training step goes.
 
-The whole step is timed as training runs it, in blocks of many steps. Its phases and the bare
-matrix products are timed apart, each in blocks of its own, on one member's share of a batch; so
-no clock ticks inside a step. What the phases leave of the whole is the rest: waiting for the
-other members, adding their gradients up, and the loop itself.
+Everything is timed in blocks of many steps, as training takes them, and the blocks of all that is
+compared take turns: a machine that gets busy is so for each of them. The phases are clocked
+inside steps, because work that is repeated apart from a step finds its data in the cache and
+looks faster than it is. These steps tell only how their time is divided; how long a step takes
+is measured without the clocks, which cost a few microseconds.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
+from nnctl.datasets.batches import shuffled
+from nnctl.nn.functions import Array
 from nnctl.nn.layers import Affine
 from nnctl.nn.network import Network
 from nnctl.training.engine import Engine, split_data
 from nnctl.training.threads import usable_cores
-from nnctl.training.workers import share
 
 BLOCK_SECONDS = 0.05
 BLOCKS = 7  # of which the median counts
-SLOWLY = 1e-3  # times the learning rate: does not diverge, and costs the same
+LARGER = 4  # times the batch size: what a larger one is tried with
+
+Work = Callable[[int], None]  # does something so many times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phases:
-    """Seconds of one step, by what is done."""
+    """Seconds of one step in the process that leads it, by what is done; they make up the step.
+
+    `rest` is waiting for the other processes, adding their gradients up, and the loop itself.
+    """
 
     gather: float
     forward: float
@@ -43,126 +52,179 @@ class Phases:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How fast the network learns with other threads, or in other batches."""
+
+    threads: int
+    batch_size: int
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """The fields of `nnctl bench --json`."""
 
     threads: int
+    processes: int  # that share a batch: as many as threads, but one with batch_norm
     batch_size: int
     parameters: int
     step_seconds: float
     samples_per_second: float
     gflops: float  # of the matrix products, over the whole step
     phases: Phases
-    products_seconds: float  # the bare matrix products of a member's share
+    products_seconds: float  # the bare matrix products of a process's share
     products_gflops: float
     ratio: float  # step_seconds / products_seconds
-    step_seconds_by_threads: dict[int, float]  # with the counts that could be asked for instead
+    alternatives: list[Trial]  # each with one thing changed: the threads, or a larger batch
 
 
 def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchmark:
     """Measure steps of the network that `settings` describe; without `threads` the rule decides.
 
     Raises:
-        ConfigError: the settings ask for more images than there are.
+        ConfigError: the settings ask for more images than there are, or leave none.
 
     """
     split = split_data(settings, data)
-    batch_size = min(settings.training.batch_size, len(split.train))
+    samples = len(split.train)
+    batch_size = min(settings.training.batch_size, samples)
+    order = shuffled(split.train, settings.seed, 1)
+    with ExitStack() as stack:
 
-    def engine(threads: int | None) -> Engine:
-        return Engine(settings, data, split, batch_size, threads)
+        def steps(batch_size: int, threads: int | None) -> Steps:
+            engine = Engine(settings, data, split, batch_size, threads)
+            stack.enter_context(closing(engine))
+            return Steps(engine, batch_size, order)
 
-    with closing(engine(threads)) as chosen:
-        result = _measure(chosen, batch_size)
-    others = {}
-    if chosen.team.size > 1 or not chosen.network.couples_samples:
-        for count in range(1, usable_cores() + 1):
-            if count != chosen.threads:
-                with closing(engine(count)) as other:
-                    others[count] = _median(_steps(other, batch_size))
-                    other.settle()
-    by_threads = {chosen.threads: result.step_seconds, **others}
-    return replace(result, step_seconds_by_threads=dict(sorted(by_threads.items())))
+        plain, clocked = (steps(batch_size, threads) for _ in range(2))
+        engine = plain.engine
+        others: list[Steps] = []
+        if not engine.network.couples_samples:  # else it is computed in one piece anyway
+            counts = _counts(min(usable_cores(), batch_size))
+            others += [steps(batch_size, count) for count in counts if count != engine.threads]
+        if (larger := min(LARGER * batch_size, samples)) > batch_size:
+            others.append(steps(larger, threads))
 
+        part = math.ceil(batch_size / engine.team.size)
+        products, operations = _products(engine.network, part)
+        fractions: dict[str, list[float]] = {}
+        bare, whole, _, *seconds = _take_turns(
+            [products, plain, _clocked(clocked, fractions), *others]
+        )
 
-def _steps(engine: Engine, batch_size: int) -> Callable[[], None]:
-    """Return what takes the next step of `engine`; the steps spoil its weights."""
-    engine.order[:] = np.random.default_rng(0).permutation(len(engine.order))
-    engine.start()
-    starts = itertools.cycle(range(0, len(engine.order) - batch_size + 1, batch_size))
-    steps = itertools.count(1)
-    rate = engine.optimizer.learning_rate * SLOWLY
-
-    def step() -> None:
-        start = next(starts)
-        engine.learn(start, start + batch_size, next(steps), rate)
-
-    return step
-
-
-def _measure(engine: Engine, batch_size: int) -> Benchmark:
-    """Time whole steps of `engine`, and then each phase of them alone."""
-    whole = _median(_steps(engine, batch_size))
-    engine.settle()
-    member = engine.members[0]
-    indices = engine.order[:batch_size][share(batch_size, 0, engine.team.size)].copy()
-    network, loss = member.network, member.loss
-    labels = engine.labels[indices]
-    x = member.gather(indices)
-    outputs = network.forward(x, training=True)
-    loss.forward(outputs, labels)
-    dout = loss.backward()
-
-    def forward_and_back() -> None:
-        loss.forward(outputs, labels)
-        loss.backward()
-
-    steps = itertools.count(1)
-    rate = engine.optimizer.learning_rate * SLOWLY
-    phases = {
-        "gather": _median(lambda: member.gather(indices)),
-        "forward": _median(lambda: network.forward(x, training=True)),
-        "loss": _median(forward_and_back),
-        "backward": _median(lambda: network.backward(dout)),
-        "optimizer": _median(lambda: member.update(next(steps), rate)),
-    }
-    products, operations = _products(network, len(indices))
-    bare = _median(products)
+    phases = {phase: whole * statistics.median(parts) for phase, parts in fractions.items()}
     return Benchmark(
         threads=engine.threads,
+        processes=engine.team.size,
         batch_size=batch_size,
-        parameters=network.size,
+        parameters=engine.network.size,
         step_seconds=whole,
         samples_per_second=batch_size / whole,
-        gflops=operations * batch_size / len(indices) / whole / 1e9,
-        phases=Phases(**phases, rest=max(whole - sum(phases.values()), 0.0)),
+        gflops=operations * batch_size / part / whole / 1e9,
+        phases=Phases(**phases, rest=whole - sum(phases.values())),
         products_seconds=bare,
         products_gflops=operations / bare / 1e9,
         ratio=whole / bare,
-        step_seconds_by_threads={},
+        alternatives=[
+            Trial(
+                threads=other.engine.threads,
+                batch_size=other.batch_size,
+                samples_per_second=other.batch_size / each,
+            )
+            for other, each in zip(others, seconds, strict=True)
+        ],
     )
 
 
-def _median(work: Callable[[], object]) -> float:
-    """Return the seconds of one call of `work`: the median over blocks of many."""
-    work()
-    start = time.perf_counter()
-    work()
-    once = max(time.perf_counter() - start, 1e-7)
-    calls = max(1, round(BLOCK_SECONDS / once))
-    blocks = []
-    for _ in range(BLOCKS):
+def _counts(most: int) -> Iterator[int]:
+    """Yield the numbers of threads that are tried: 1, 2, 4, ... and `most`."""
+    count = 1
+    while count < most:
+        yield count
+        count *= 2
+    yield most
+
+
+class Steps:
+    """Steps of training, but with a learning rate of 0: they cost the same and never diverge."""
+
+    def __init__(self, engine: Engine, batch_size: int, order: Array) -> None:
+        """Get ready for steps of `batch_size` of the samples in `order`, one after the other."""
+        self.engine, self.batch_size = engine, batch_size
+        engine.order[:] = order
+        engine.start()
+        self._starts = itertools.cycle(range(0, len(order) - batch_size + 1, batch_size))
+        self._numbers = itertools.count(1)
+
+    def __call__(self, calls: int) -> None:
+        """Take so many steps, and wait until they are done."""
+        for start in itertools.islice(self._starts, calls):
+            self.engine.learn(start, start + self.batch_size, next(self._numbers), 0.0)
+        self.engine.settle()
+
+
+def _clocked(steps: Steps, fractions: dict[str, list[float]]) -> Work:
+    """Return what takes `steps` and appends each phase's part of their time to `fractions`.
+
+    Clocked is what this process does of a step.
+    """
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter
+
+    def timed(work: Callable[..., Any], phase: str) -> Any:
+        def timed_work(*args: Any, **kwargs: Any) -> Any:
+            start = clock()
+            result = work(*args, **kwargs)
+            seconds[phase] += clock() - start
+            return result
+
+        fractions[phase] = []
+        return timed_work
+
+    member = steps.engine.members[0]
+    steps.engine.members[0] = replace(member, gather=timed(member.gather, "gather"))
+    for owner, method, phase in (
+        (member.network, "forward", "forward"),
+        (member.loss, "forward", "loss"),
+        (member.loss, "backward", "loss"),
+        (member.network, "backward", "backward"),
+        (member.optimizer, "decay", "optimizer"),
+        (member.optimizer, "update", "optimizer"),
+    ):
+        setattr(owner, method, timed(getattr(owner, method), phase))
+
+    def take(calls: int) -> None:
+        seconds.update(dict.fromkeys(fractions, 0.0))
+        start = clock()
+        steps(calls)
+        whole = clock() - start
+        for phase, parts in fractions.items():
+            parts.append(seconds[phase] / whole)
+
+    return take
+
+
+def _take_turns(works: Sequence[Work]) -> list[float]:
+    """Return the seconds of one call of each work: the median over blocks of many calls."""
+    calls = []
+    for work in works:
+        work(1)
         start = time.perf_counter()
-        for _ in range(calls):
-            work()
-        blocks.append((time.perf_counter() - start) / calls)
-    return statistics.median(blocks)
+        work(1)
+        calls.append(max(1, round(BLOCK_SECONDS / max(time.perf_counter() - start, 1e-7))))
+    blocks: list[list[float]] = [[] for _ in works]
+    for _ in range(BLOCKS):
+        for work, count, block in zip(works, calls, blocks, strict=True):
+            start = time.perf_counter()
+            work(count)
+            block.append((time.perf_counter() - start) / count)
+    return [statistics.median(block) for block in blocks]
 
 
-def _products(network: Network, batch: int) -> tuple[Callable[[], None], int]:
+def _products(network: Network, batch: int) -> tuple[Work, int]:
     """Return what does only the matrix products of a step, and their floating-point operations."""
     rng = np.random.default_rng(0)
-    calls = []
+    products = []
     operations = 0
     for index, layer in enumerate(network.layers):
         if not isinstance(layer, Affine):
@@ -170,13 +232,14 @@ def _products(network: Network, batch: int) -> tuple[Callable[[], None], int]:
         inputs, units = layer.weight.shape
         shapes = (batch, inputs), (inputs, units), (batch, units)
         x, w, y = (rng.random(shape, dtype=np.float32) for shape in shapes)
-        calls += [(x, w, y), (x.T, y.copy(), w.copy())]
+        products += [(x, w, y), (x.T, y.copy(), w.copy())]
         if index > network.first_trained:
-            calls += [(y.copy(), w.T, x.copy())]
+            products += [(y.copy(), w.T, x.copy())]
         operations += 2 * batch * inputs * units * (3 if index > network.first_trained else 2)
 
-    def products() -> None:
-        for a, b, out in calls:
-            np.dot(a, b, out=out)
+    def multiply(calls: int) -> None:
+        for _ in range(calls):
+            for a, b, out in products:
+                np.dot(a, b, out=out)
 
-    return products, operations
+    return multiply, operations
