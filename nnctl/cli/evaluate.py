@@ -90,6 +90,7 @@ def command(
 
     from nnctl.cli.loading import find_checkpoint, open_data
     from nnctl.config import build
+    from nnctl.display.output import print_json, warn
     from nnctl.files import write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
@@ -103,10 +104,9 @@ def command(
         raise UsageError("--split validation: this run held no validation images out")
     data = open_data(settings, source, quiet=as_json)
     if dataset is None and data.sha256 != checkpoint.data_sha256:
-        click.echo(
-            f"nnctl: warning: {printable(data.name)}: not the data that this network was trained "
-            "on; the split into training and validation images may be another",
-            err=True,
+        warn(
+            f"{printable(data.name)}: not the data that this network was trained on; the split "
+            "into training and validation images may be another"
         )
     if part == "test":
         samples, indices = data.test, np.arange(len(data.test.labels))
@@ -130,8 +130,6 @@ def command(
     if csv is not None:
         write_atomically(csv, predictions_csv(result, indices))
     if as_json:
-        from nnctl.display.output import print_json
-
         print_json(report)
     else:
         from nnctl.display.evaluation import print_evaluation

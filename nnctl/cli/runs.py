@@ -46,6 +46,7 @@ def list_command(
 
     Without RUN all runs in --runs-dir. A folder that can't be read is named in a warning.
     """
+    from nnctl.display.output import print_csv, print_json
     from nnctl.training.compare import ranked
 
     _check_formats(as_json, as_csv)
@@ -56,13 +57,9 @@ def list_command(
         records = ranked(records, by)
     overviews = [record.overview() for record in records]
     if as_json:
-        from nnctl.display.output import print_json
-
         for overview in overviews:
             print_json(overview)
     elif as_csv:
-        from nnctl.display.output import print_csv
-
         print_csv(overviews)
     elif overviews:
         from nnctl.display.runs import print_list
@@ -122,6 +119,9 @@ def compare(
     Whether the best two differ by more than chance is told by McNemar's test on their predictions
     for the test images.
     """
+    from dataclasses import asdict
+
+    from nnctl.display.output import print_csv, print_json
     from nnctl.training.compare import compare as compare_two
     from nnctl.training.compare import differing, ranked
 
@@ -131,28 +131,19 @@ def compare(
         raise RunError(f"no runs in {printable(runs_dir)}; train some first")
     settings = differing(records)
     rows = [
-        {
-            **record.overview(),
-            "settings": {path: values[index] for path, values in settings.items()},
-        }
+        (record.overview(), {path: values[index] for path, values in settings.items()})
         for index, record in enumerate(records)
     ]
     if as_csv:
-        from nnctl.display.output import print_csv
-
-        flat = [row | row["settings"] for row in rows]  # a column for each setting
-        print_csv([{name: row[name] for name in row if name != "settings"} for row in flat])
+        print_csv([overview | own for overview, own in rows])
         return
     difference = compare_two(*records[:2]) if len(records) > 1 else None
     if as_json:
-        from dataclasses import asdict
-
-        from nnctl.display.output import print_json
-
         found, reason = (None, difference) if isinstance(difference, str) else (difference, None)
         tested = found and {**asdict(found), "beyond_chance": found.beyond_chance}
+        runs = [overview | {"settings": own} for overview, own in rows]
         print_json(
-            {"settings": list(settings), "runs": rows, "difference": tested, "reason": reason}
+            {"settings": list(settings), "runs": runs, "difference": tested, "reason": reason}
         )
     else:
         from nnctl.display.runs import print_comparison
@@ -174,7 +165,8 @@ def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source
     """
     from dataclasses import asdict
 
-    from nnctl.training.runs import find_run
+    from nnctl.display.output import print_json
+    from nnctl.training.runs import as_text, find_run
     from nnctl.training.verify import verify as verify_run
 
     failed = []
@@ -186,9 +178,6 @@ def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source
         if not found.exact:
             failed.append(shown)
         if as_json:
-            from nnctl.display.output import print_json
-            from nnctl.training.runs import as_text
-
             print_json({"run_dir": as_text(run.path), "exact": found.exact, **asdict(found)})
         else:
             from nnctl.display.runs import print_verification
@@ -208,6 +197,7 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
         RunError: a run that was named is missing or damaged, or there is no such folder.
 
     """
+    from nnctl.display.output import warn
     from nnctl.training.compare import read_run
     from nnctl.training.runs import LATEST, RunFolder, find_run
 
@@ -222,7 +212,7 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
         try:
             records.append(read_run(RunFolder(path)))
         except (NnctlError, OSError) as error:
-            click.echo(f"nnctl: warning: left out: {error}", err=True)
+            warn(f"left out: {error}")
     return records
 
 

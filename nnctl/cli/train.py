@@ -77,6 +77,7 @@ def command(
 
     from nnctl.cli.loading import open_data
     from nnctl.config import load_settings
+    from nnctl.display.output import warn
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.training.claims import check_free, new_run, owned, point_latest
     from nnctl.training.events import RunFinished
@@ -130,7 +131,7 @@ def command(
         else:
             manifest = go_on(trainer, before)
             for warning in changes(before, trainer.engine.threads):
-                click.echo(f"nnctl: warning: {warning}", err=True)
+                warn(warning)
         point_latest(runs_dir, run)
 
         try:

@@ -12,7 +12,6 @@ from typing import Any
 from nnctl.display.charts import Chart, Mark, Point, Series
 
 Row = Mapping[str, Any]
-METRICS = ("loss", "accuracy", "gap")
 
 
 def watched_set(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from nnctl.display.digits import Gallery
 from nnctl.display.output import console
-from nnctl.display.tables import figures
+from nnctl.display.tables import NOTHING, figures
 from nnctl.errors import printable
 from nnctl.nn.functions import Array
 from nnctl.training.mistakes import Mistake
@@ -78,7 +78,7 @@ def _class_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] |
         if class_names:
             label += f" {class_names[row['label']]}"
         ratios = [row[key] for key in ("precision", "recall", "f1")]
-        shown = ["-" if ratio is None else f"{ratio:.1%}" for ratio in ratios]
+        shown = [NOTHING if ratio is None else f"{ratio:.1%}" for ratio in ratios]
         cells.append([label, *shown, f"{row['support']:,}"])
     return figures(["class", "precision", "recall", "F1", "images"], cells)
 

@@ -46,6 +46,11 @@ def can_redraw(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
+def warn(message: str) -> None:
+    """Print a warning on standard error, at once."""
+    print(f"nnctl: warning: {message}", file=sys.stderr, flush=True)
+
+
 def print_json(content: Any) -> None:
     """Print one line of JSON on standard output, at once; what isn't finite becomes null."""
     import msgspec

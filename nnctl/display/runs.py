@@ -19,6 +19,7 @@ from nnctl.display.charts import SideBySide
 from nnctl.display.curves import accuracy_chart, loss_chart
 from nnctl.display.output import console
 from nnctl.display.summary import duration, summary_view
+from nnctl.display.tables import NOTHING, plain_table
 from nnctl.errors import printable
 from nnctl.training.compare import Difference, RunRecord
 from nnctl.training.runs import RunFolder
@@ -82,7 +83,7 @@ class Shrinking:
             if not leaving.order:
                 break
             shown.remove(leaving)
-        table = _table()
+        table = plain_table(GAP)
         for column in shown:
             table.add_column(
                 column.heading, justify="left" if column.is_text else "right", overflow="fold"
@@ -180,7 +181,7 @@ def _columns(
 def _turned(columns: Sequence[Column]) -> Table:
     """Return a row for each column: for few runs with many settings."""
     head, *rest = columns
-    table = _table()
+    table = plain_table(GAP)
     table.add_column(head.heading, no_wrap=True)
     for cell in head.cells:
         table.add_column(cell, justify="right", overflow="fold", max_width=WIDEST)
@@ -200,14 +201,10 @@ def _runs_by_value(names: Column, setting: Column) -> Padding:
     runs: dict[str, list[str]] = {}
     for name, value in zip(names.cells, setting.cells, strict=True):
         runs.setdefault(value, []).append(name)
-    table = _table(show_header=False)
+    table = plain_table(GAP, show_header=False)
     for value, having in runs.items():
         table.add_row(value, ", ".join(having))
     return Padding(table, (0, 0, 0, GAP))
-
-
-def _table(**options: Any) -> Table:
-    return Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold", **options)
 
 
 def _width(columns: Sequence[Column]) -> int:
@@ -232,13 +229,13 @@ def _short_names(paths: Mapping[str, Any]) -> list[str]:
 def _setting(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
-    return "-" if value is None else printable(value)
+    return NOTHING if value is None else printable(value)
 
 
 def _shown(field: str, value: Any) -> str:
     """Return a field of an overview as people read it."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
+        return NOTHING
     if field.endswith("accuracy"):
         return f"{value:.2%}"
     if field.endswith("loss"):

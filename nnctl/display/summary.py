@@ -11,6 +11,7 @@ from rich.text import Text
 
 from nnctl.display.charts import SideBySide
 from nnctl.display.curves import Row, accuracy_chart, loss_chart, overfitting_chart
+from nnctl.display.tables import NOTHING, figures
 from nnctl.display.verdict import describe
 from nnctl.errors import printable
 
@@ -37,18 +38,19 @@ def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], watched: str) 
 
 def _figures(summary: Mapping[str, Any]) -> Table:
     """Return loss and accuracy of each set, at the epoch that counts."""
-    table = Table(box=None, pad_edge=False)
     best, epochs = summary["best_epoch"], summary["epochs"]
     which = f"best epoch {best}" if best else f"epoch {epochs}" if epochs else ""
-    table.add_column(which, overflow="fold")
-    for metric in ("loss", "accuracy"):
-        table.add_column(metric, justify="right", overflow="fold")
+    rows = []
     for part in ("train", "validation", "test"):
-        figures = [("{:.4f}", summary[f"{part}_loss"]), ("{:.2%}", summary[f"{part}_accuracy"])]
-        table.add_row(
-            part, *("-" if value is None else form.format(value) for form, value in figures)
+        loss, accuracy = summary[f"{part}_loss"], summary[f"{part}_accuracy"]
+        rows.append(
+            [
+                part,
+                NOTHING if loss is None else f"{loss:.4f}",
+                NOTHING if accuracy is None else f"{accuracy:.2%}",
+            ]
         )
-    return table
+    return figures([which, "loss", "accuracy"], rows)
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
@@ -62,16 +64,13 @@ def _facts(summary: Mapping[str, Any]) -> str:
 
 def plan_view(plan: Mapping[str, Any]) -> RenderableType:
     """Return what `train --check` found: the layers, and what an epoch is."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer", overflow="fold")
-    table.add_column("output", justify="right", overflow="fold")
-    table.add_column("parameters", justify="right", overflow="fold")
-    table.add_row("input", f"({plan['batch_size']}, {plan['inputs']})", "")
+    rows = [["input", f"({plan['batch_size']}, {plan['inputs']})", ""]]
     for layer in plan["layers"]:
         batch, units = layer["output_shape"]
         count = f"{layer['parameters']:,}" if layer["parameters"] else ""
-        table.add_row(layer["name"], f"({batch}, {units})", count)
-    table.add_row("total", "", f"{plan['parameters']:,}")
+        rows.append([layer["name"], f"({batch}, {units})", count])
+    rows.append(["total", "", f"{plan['parameters']:,}"])
+    table = figures(["layer", "output", "parameters"], rows)
     samples = (f"{plan[f'{part}_samples']:,} {part}" for part in ("train", "validation", "test"))
     facts = (
         f"{plan['steps_per_epoch']:,} steps an epoch of {plan['batch_size']:,} images, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
@@ -14,9 +15,14 @@ UNLIMITED = 10_000  # columns
 NOTHING = "-"  # where a figure has no meaning
 
 
+def plain_table(gap: int = 2, **options: Any) -> Table:
+    """Return an empty table without lines, its columns `gap` cells apart."""
+    return Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold", **options)
+
+
 def figures(headings: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> Table:
     """Return a table without lines: names at the left, figures after them, `gap` apart."""
-    table = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="bold")
+    table = plain_table(gap)
     for heading in headings:
         table.add_column(heading, justify="right" if table.columns else "left", overflow="fold")
     for row in rows:

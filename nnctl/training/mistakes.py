@@ -11,7 +11,7 @@ from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
-from nnctl.training.evaluation import CHUNK, Evaluation, chunks
+from nnctl.training.evaluation import Evaluation, chunks
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def confident_mistakes(
     chosen = indices[wrong[order]]
     gather = Gatherer(samples.images)
     mistakes = []
-    for part in chunks(len(chosen), CHUNK):
+    for part in chunks(len(chosen)):
         with np.errstate(all="ignore"):
             scores = loss.scores(network.forward(gather(chosen[part])))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
