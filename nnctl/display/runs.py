@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.padding import Padding
-from rich.table import Table
 
 from nnctl.config import to_yaml
 from nnctl.display.charts import SideBySide
+from nnctl.display.columns import (
+    Column,
+    Shrinking,
+    runs_by_value,
+    turned,
+    turned_width,
+    width_of,
+)
 from nnctl.display.curves import accuracy_chart, loss_chart
 from nnctl.display.output import console
 from nnctl.display.summary import duration, summary_view
-from nnctl.display.tables import NOTHING, plain_table
+from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
 from nnctl.training.compare import Difference, RunRecord
 from nnctl.training.runs import RunFolder
 from nnctl.training.verify import Verification
 
 VALIDATION_SET = {"data.dataset", "data.validation", "data.split_seed"}  # what decides it
-GAP = 2  # cells between two columns
-WIDEST = 24  # cells of a value where a column stands for a run
 
 # Field, heading, and how long it stays when the terminal is narrow: low numbers go last.
 LIST = (
@@ -54,45 +55,6 @@ RESULTS = (
 )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; of those with an `order`, the highest goes first for want of room."""
-
-    heading: str
-    cells: Sequence[str]
-    order: int | None = None  # None: stays
-    is_text: bool = False
-
-    @property
-    def width(self) -> int:
-        """The cells that it needs."""
-        return max(map(cell_len, (self.heading, *self.cells)))
-
-
-@dataclass(frozen=True)
-class Shrinking:
-    """A table that leaves out columns where the terminal is too narrow for all."""
-
-    columns: Sequence[Column]
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table; what stays and still doesn't fit is folded."""
-        shown = list(self.columns)
-        while _width(shown) > options.max_width:
-            leaving = max(shown, key=lambda column: column.order or 0)
-            if not leaving.order:
-                break
-            shown.remove(leaving)
-        table = plain_table(GAP)
-        for column in shown:
-            table.add_column(
-                column.heading, justify="left" if column.is_text else "right", overflow="fold"
-            )
-        for cells in zip(*(column.cells for column in shown), strict=True):
-            table.add_row(*cells)
-        yield table
-
-
 def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each run; there is at least one."""
     console().print(Shrinking(_columns(overviews, LIST)))
@@ -112,15 +74,15 @@ def print_comparison(
         for path, heading in zip(settings, _short_names(settings), strict=True)
     ]
     needed = [names, *differing, *(column for column in results if not column.order)]
-    if _width(needed) <= out.width:
+    if width_of(needed) <= out.width:
         out.print(Shrinking([names, *differing, *results]))
-    elif _turned_width([names, *differing, *results]) <= out.width:
-        out.print(_turned([names, *differing, *results]))
+    elif turned_width([names, *differing, *results]) <= out.width:
+        out.print(turned([names, *differing, *results]))
     else:
         out.print(Shrinking([names, *results]))
         for column in differing:
             out.print(f"\n{column.heading}", style="bold")
-            out.print(_runs_by_value(names, column))
+            out.print(runs_by_value(names, column))
     if not settings:
         out.print("\nAll settings are the same.")
     if not VALIDATION_SET.isdisjoint(settings):
@@ -176,39 +138,6 @@ def _columns(
         )
         for field, heading, order in fields
     ]
-
-
-def _turned(columns: Sequence[Column]) -> Table:
-    """Return a row for each column: for few runs with many settings."""
-    head, *rest = columns
-    table = plain_table(GAP)
-    table.add_column(head.heading, no_wrap=True)
-    for cell in head.cells:
-        table.add_column(cell, justify="right", overflow="fold", max_width=WIDEST)
-    for column in rest:
-        table.add_row(column.heading, *column.cells)
-    return table
-
-
-def _turned_width(columns: Sequence[Column]) -> int:
-    runs = zip(*(column.cells for column in columns), strict=True)
-    cells = [min(max(map(cell_len, run)), WIDEST) for run in runs]
-    return max(cell_len(column.heading) for column in columns) + sum(GAP + n for n in cells)
-
-
-def _runs_by_value(names: Column, setting: Column) -> Padding:
-    """Return a row for each value of a setting: the value and the runs that have it."""
-    runs: dict[str, list[str]] = {}
-    for name, value in zip(names.cells, setting.cells, strict=True):
-        runs.setdefault(value, []).append(name)
-    table = plain_table(GAP, show_header=False)
-    for value, having in runs.items():
-        table.add_row(value, ", ".join(having))
-    return Padding(table, (0, 0, 0, GAP))
-
-
-def _width(columns: Sequence[Column]) -> int:
-    return sum(column.width + GAP for column in columns) - GAP
 
 
 def _short_names(paths: Mapping[str, Any]) -> list[str]:

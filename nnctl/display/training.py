@@ -66,20 +66,17 @@ def print_summary(
 def print_plan(trainer: Trainer, *, as_json: bool) -> None:
     """Print what a trainer would do: its layers with their shapes, samples, steps per epoch."""
     network, settings = trainer.engine.network, trainer.settings
-    sizes = {name: array.size for name, array in network.named_parameters().items()}
     plan = {
         "name": settings.name,
         "dataset": settings.data.dataset,
         "inputs": network.inputs,
         "layers": [
             {
-                "name": f"{index}.{choice.kind}",
+                "name": network.layer_name(index),
                 "output_shape": [trainer.batch_size, network.widths[index + 1]],
-                "parameters": sum(
-                    size for name, size in sizes.items() if name.startswith(f"{index}.")
-                ),
+                "parameters": layer.parameter_count,
             }
-            for index, choice in enumerate(settings.network)
+            for index, layer in enumerate(network.layers)
         ],
         "parameters": network.size,
         "train_samples": len(trainer.split.train),

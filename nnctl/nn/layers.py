@@ -42,6 +42,11 @@ class Layer(Options):
         self.gradients = {}
         self._arrays: dict[str, Array] = {}
 
+    @property
+    def parameter_count(self) -> int:
+        """The number of parameters, once they have their memory."""
+        return sum(gradient.size for gradient in self.gradients.values())
+
     def output_units(self, inputs: int) -> int:
         """Return the width of the output for an input that is `inputs` wide."""
         return inputs

@@ -93,7 +93,7 @@ def trace_batch(
         LayerTrace(
             name=network.layer_name(index),
             output_shape=(len(x), network.widths[index + 1]),
-            parameters=sum(gradient.size for gradient in layer.gradients.values()),
+            parameters=layer.parameter_count,
             **forward[index]._asdict(),
             activation_gradient_norm=arriving.get(index),
             gradient_norm=own[index] if layer.gradients else None,
