@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -142,12 +143,20 @@ class Team:
     def _check_alive(self) -> None:
         """Raise if a worker is gone."""
         for worker in self._workers:
-            if os.waitpid(worker, os.WNOHANG) != (0, 0):
+            if self._gone(worker, os.WNOHANG):
                 self._workers.remove(worker)
                 raise SystemFailure(
                     "a worker process ended unexpectedly (killed, or out of memory)\n"
                     "if it happens again, use --threads 1"
                 )
+
+    @staticmethod
+    def _gone(worker: int, options: int = 0) -> bool:
+        """Return whether a worker has ended; without WNOHANG, wait until it has."""
+        try:
+            return os.waitpid(worker, options) != (0, 0)
+        except ChildProcessError:  # it has, and SIGCHLD is ignored: so some programs start us
+            return True
 
     def _work(self, rank: int, parent: int) -> NoReturn:
         """Be a worker until the caller is gone or kills this process."""
@@ -177,8 +186,9 @@ class Team:
     def close(self) -> None:
         """End the workers; they hold nothing that could be lost."""
         for worker in self._workers:
-            os.kill(worker, signal.SIGKILL)
-            os.waitpid(worker, 0)
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
+            self._gone(worker)
         self._workers = []
         self._started = 0.0
 

@@ -1,7 +1,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -108,6 +108,29 @@ def test_closing_leaves_no_child_process() -> None:
     for worker in children:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
+
+
+@pytest.fixture
+def ignored_children() -> Iterator[None]:
+    """Ignore SIGCHLD, as some supervisors have their programs do: children leave no trace."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("patient", "ignored_children")
+def test_team_works_where_nobody_is_told_of_ended_children() -> None:
+    team, written = team_that_writes(3)
+    first, second = team._workers
+    team.run(0, 1.0)
+    team.settle()
+    assert written[2].tolist() == [3.0, second]
+    os.kill(first, signal.SIGKILL)
+    team.run(0, 1.0)
+    with pytest.raises(SystemFailure, match="a worker process ended unexpectedly"):
+        team.settle()
+    os.kill(second, signal.SIGKILL)
+    team.close()  # whoever is still there
 
 
 @pytest.mark.usefixtures("patient")
