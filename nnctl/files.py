@@ -2,7 +2,7 @@
 
 Hides the temporary file beside the target, the syncs and the rename that make a write atomic,
 and the sweeping up of what a killed process left. A temporary file is locked while it is
-written and the kernel frees the lock with its process: a temporary nobody holds is rubbish.
+written, and the kernel frees the lock when the process ends: what is not locked can go.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ REASONS = {
     errno.EIO: "the disk failed to read or write; check it",
 }
 # The locks of another machine on a shared disk can't be seen everywhere: only the temporary files
-# of this one are rubbish as soon as they are unlocked, the others when they are a day old.
+# of this one are removed as soon as they are unlocked, the others when they are a day old.
 TEMPORARY = ".nnctl-"  # begins the name of every temporary file
 _OURS = (
     f"{TEMPORARY}{crc32(os.fsencode(os.uname().nodename) if hasattr(os, 'uname') else b''):08x}-"
@@ -90,8 +90,8 @@ def told(doing: str, path: Path) -> Iterator[None]:
 def locked(folder: Path, wait: float = 0.0) -> Iterator[bool]:
     """Hold the lock of `folder`; yield False if another process keeps it longer than `wait` s.
 
-    The lock needs no file of its own and goes with its process, however that ends. Where the
-    file system has no locks it is had for the asking.
+    The lock needs no file of its own, and ends with its process in whatever way that ends. On a
+    file system without locks everybody gets it.
     """
     with told("opening", folder):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -134,7 +134,7 @@ def _create_temporary(folder: Path) -> tuple[int, Path]:
     while True:
         temporary = folder / f"{_OURS}{secrets.token_hex(6)}.tmp"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        # A sweeper may have come in between; the next name will be luckier.
+        # Another process may have swept it away in between; then try the next name.
         if _try_lock(descriptor) and os.fstat(descriptor).st_nlink:
             return descriptor, temporary
         os.close(descriptor)

@@ -1,6 +1,6 @@
 """The command line: parses, calls, renders, and nothing else.
 
-`main` stands the signal handlers up before anything heavy is imported, and turns every end of the
+`main` installs the signal handlers before anything heavy is imported, and turns every end of the
 program into its exit code.
 """
 

@@ -1,4 +1,4 @@
-"""How commands come by a data set, a run, a checkpoint, or all that an experiment needs."""
+"""How commands open a data set, a checkpoint, or all that an experiment needs."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ Everywhere a signal raises `Ended` at once. Inside `deferred()` the first one is
 that training can finish its step and write a checkpoint; the second raises `Ended` there too.
 A signal that was ignored when the process started (nohup) stays ignored.
 
-Whoever sent a signal waits `GRACE` seconds at most: a pipe nobody reads, or a step that takes too
-long, is given up then. Python drops an exception that a handler raises in some callbacks, such
-as those of an import: so `Ended` is raised again, until it arrives.
+Whoever sent a signal waits `GRACE` seconds at most. Then a step that takes too long, or a write
+to a pipe that nobody reads, is given up. Python drops an exception that a handler raises in some
+callbacks, such as those of an import: so `Ended` is raised again, until it arrives.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
 
 
 def settings_from_dict(plain: Mapping[str, Any]) -> Settings:
-    """Return the settings that `to_dict` made plain, believing nothing of them.
+    """Return the settings that `to_dict` made plain, after checking all of them.
 
     Raises:
         ConfigError: they are wrong.

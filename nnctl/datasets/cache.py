@@ -1,7 +1,7 @@
 """The pinned files of a known data set on this machine: checked at every use, fetched if need be.
 
-Nothing but a file's hash decides whether it is used, so that it does not matter who put it there
-or what became of it since. Locks only spare work; files appear whole or not at all.
+A file's hash alone decides whether it is used. So it does not matter who put the file there, or
+what has happened to it since. Locks only spare work; files appear whole or not at all.
 """
 
 from __future__ import annotations

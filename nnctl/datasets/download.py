@@ -186,7 +186,7 @@ def _offset(response: requests.Response, start: int) -> int:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Return the words of the innermost error, in place of urllib3's Russian doll."""
+    """Return the words of the innermost error; urllib3 wraps errors in errors."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     if isinstance(error, IncompleteRead):

@@ -42,7 +42,7 @@ class Source:
 
 
 class Progress:
-    """Hears what goes on while data are fetched; this one keeps it to itself."""
+    """Is told what happens while data are fetched; this one tells nobody."""
 
     def warn(self, message: str) -> None:
         """Something went wrong that could be helped: a damaged file, a mirror that failed."""

@@ -18,7 +18,7 @@ WIDEST = 24  # cells of a value where a column stands for a run
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; of those with an `order`, the highest goes first for want of room."""
+    """A column of a table; where room is short, the one with the highest `order` leaves first."""
 
     heading: str
     cells: Sequence[str]

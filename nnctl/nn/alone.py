@@ -59,9 +59,12 @@ class Still:
 class Alone:
     """A layer by itself, on the inputs it meets, with a random gradient r instead of a loss.
 
-    What is derived is sum(r y). Its weights are shaken first, for a weight of exactly 1 or 0, as
-    batch_norm has at the start, hides whether it stands in the equations. Before, the layer has
-    seen another batch, forward and back, so that what it has kept of that one shows.
+    The function to derive is sum(r y). Two things are done so that faults show:
+
+    - The weights are shaken. A weight of exactly 1 or 0, as batch_norm has at the start, would
+      hide that an equation forgets it.
+    - The layer first sees another batch, forward and back. A value kept from that one is wrong
+      for this one.
     """
 
     def __init__(self, layer: Layer, x: Array, rng: np.random.Generator) -> None:

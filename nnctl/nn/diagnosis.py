@@ -1,6 +1,6 @@
 """What looks wrong in a network's `Trace`, in a sentence each, with what may help.
 
-The limits are wide: a network that learns brings out no finding.
+The limits are wide: for a network that learns well, there is no finding.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Numerical gradients by central differences, and when one is fit to judge another by.
 
-f'(x) = (f(x + h) - f(x - h)) / 2h needs no backward pass, so it can judge one. What is hidden
-here is how a wrong gradient is told from a kink (a ReLU that changes side between x - h and
-x + h) and from rounding, see `compare`; and how one forward pass serves many perturbations, see
-`Dependence`. All of it is float64: in float32 rounding alone looks like a bug.
+f'(x) = (f(x + h) - f(x - h)) / 2h needs no backward pass, so it can judge one. `compare` tells a
+wrong gradient from a kink (a ReLU that changes side between x - h and x + h) and from rounding.
+`Dependence` moves many entries in one forward pass. All of it is float64: in float32 rounding
+alone looks like a bug.
 """
 
 from __future__ import annotations
@@ -111,16 +111,16 @@ def compare(
     left, of some of the entries; their mean is the central difference. `noise` (n,) bounds the
     rounding error of f.
 
-    An entry that disagrees, at h and at h / 10, has failed, with two exceptions:
+    An entry has failed if it disagrees at h and at h / 10, with two exceptions:
 
-    - The slopes differ, and go on differing as h shrinks, or so much that this explains it: next
-      to a kink the derivative is one of the two, half their difference away from the mean.
-      Smaller steps then leave the kink behind; an entry that is still so at h / 100 is a `KINK`.
-      Where there is none, the slopes come together as h shrinks, and leave a wrong gradient
-      standing alone.
-    - It disagrees by less than noise / h. A larger step feels the noise less; an entry that does
-      not agree at 100 h either is left undecided, `ROUNDING`. So is one next to a kink if the
-      smaller step that left the kink behind feels the noise too much.
+    - `KINK`: the two slopes differ. Next to a kink the derivative is one of them, so it is half
+      their difference away from their mean. An entry is suspected if it is not much further away
+      than that, or if the slopes still differ at a smaller step. Smaller steps no longer reach
+      over the kink, and the entry then agrees or fails; if it is suspected at h / 100 too, it is
+      a `KINK`. Where there is no kink, the slopes come together as h shrinks.
+    - `ROUNDING`: it disagrees by less than noise / h, so rounding may be the reason. The noise
+      counts less at a larger step; an entry that does not agree at 100 h either is left
+      undecided. The same holds next to a kink, where a smaller step makes the noise count more.
     """
     numerical = np.empty(len(analytic))
     verdicts = np.empty(len(analytic), np.int8)
@@ -135,7 +135,7 @@ def compare(
         return entries[wrong], np.abs(right - left)[wrong]
 
     suspects = np.arange(len(analytic))
-    kinked = np.ones(len(analytic), np.bool_)  # may it be a kink, as far as has been seen?
+    kinked = np.ones(len(analytic), np.bool_)  # may it still be a kink?
     before = np.full(len(analytic), np.inf)  # how the slopes differed at the step before
     for step in (h, h / 10, h / 100):
         suspects, difference = look(suspects, step)

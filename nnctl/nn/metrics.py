@@ -40,7 +40,7 @@ def confusion_matrix(labels: Array, predictions: Array, classes: int) -> Array:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one class fares; a ratio without cases is None."""
+    """How well one class is recognised; a ratio is None where it would be 0 / 0."""
 
     label: int
     precision: float | None  # of what was predicted as this class, how much is

@@ -54,11 +54,12 @@ TINY = 1e-28
 
 
 def _discount(memory: Array, factor: float, step: int) -> None:
-    """Multiply `memory` by `factor`; now and then let what has faded become 0.
+    """Multiply `memory` by `factor`; every few steps set what has become tiny to 0.
 
-    The gradient of a pixel that is dark in every batch is 0, and its memory would fade below
-    the normal numbers, where some processors compute a hundred times slower. What is far below
-    `TINY` is lost when that is added and taken away again: it could never have moved a weight.
+    The gradient of a pixel that is dark in every batch is 0. Its memory shrinks with every step,
+    until it is below the normal floating-point numbers, where some processors compute a hundred
+    times slower. Adding `TINY` and subtracting it again rounds what is far smaller to 0; it could
+    never have moved a weight.
     """
     memory *= factor
     if step % FLUSH_EVERY == 0:

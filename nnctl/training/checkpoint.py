@@ -120,7 +120,7 @@ def dump(checkpoint: Checkpoint) -> bytes:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint file, believing nothing of it.
+    """Read a checkpoint file, and check all that it holds.
 
     Raises:
         RunError: it is missing, not a checkpoint, damaged, or not what its own config describes.

@@ -1,4 +1,4 @@
-"""Whose a run folder is: claiming a new one, owning it while writing, pointing `latest` at it.
+"""Who may write to a run folder: claiming a new one, owning it, pointing `latest` at it.
 
 Many processes may start and end at any moment, also by being killed. `mkdir` decides who gets a
 number, and a lock that the operating system drops with its owner decides who writes.

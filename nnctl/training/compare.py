@@ -83,7 +83,7 @@ class RunRecord:
 
 
 def read_run(run: RunFolder) -> RunRecord:
-    """Read a run's files, believing nothing of them.
+    """Read a run's files, and check all that they hold.
 
     Raises:
         RunError: one is missing, damaged, or holds something else.

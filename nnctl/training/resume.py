@@ -180,7 +180,7 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
 
 
 def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> None:
-    """Refuse a checkpoint whose place in the run is none that training comes by."""
+    """Refuse a checkpoint whose epoch, step and position do not fit each other."""
     progress = snapshot.progress
     steps, rest = divmod(progress.position, trainer.batch_size)
     step = progress.epoch * trainer.steps_per_epoch + steps
