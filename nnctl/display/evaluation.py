@@ -117,25 +117,15 @@ class HeatMap:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield a line for each true class, and one that explains the shades."""
-        counts = self.confusion
-        classes = len(counts)
+        classes = len(self.confusion)
         labels = [str(label) for label in range(classes)]
         margin = len(labels[-1]) + 1
-        names = [f"{label:>{margin - 1}} " for label in labels]
-        digits = len(f"{counts.max()}")
         room = (options.max_width - margin) // classes  # for a place
-        if room >= digits + 2:
-            width, unit = digits + 2, ""
-            numbers = [[str(count) if count else "" for count in row] for row in counts.tolist()]
-        elif room >= 3:
-            width, unit = 3, "numbers are percentages of a row; "
-            numbers = [[_percent(share) for share in row] for row in self._shares.tolist()]
-        elif room >= 1:
-            width, unit = 1, ""
-            numbers = [[""] * classes] * classes
-        else:
+        if room < 1:
             yield Text(f"(of {classes} classes: too wide for this terminal; --json has it)")
             return
+        width, unit, numbers = self._numbers(room)
+        names = [f"{label:>{margin - 1}} " for label in labels]
         if self.class_names and width > 1:
             longest = max(map(len, self.class_names))
             if margin + longest + width * classes <= options.max_width:
@@ -148,14 +138,13 @@ class HeatMap:
         zero = "." if options.ascii_only else "·"
         heads = (f"{label[-width:]:>{width}}" for label in labels)
         yield Text(" " * margin + "".join(heads), style="dim", no_wrap=True)
-        for true in range(classes):
-            line = Text(names[true], no_wrap=True)
-            for predicted in range(classes):
-                heat = self._heat[true, predicted]
-                number = numbers[true][predicted]
-                right = true == predicted
+        worst, heats = self._heats()
+        for true, name in enumerate(names):
+            line = Text(name, no_wrap=True)
+            for predicted, number in enumerate(numbers[true]):
+                heat, right = heats[true, predicted], true == predicted
                 glyph = " " if right or in_colour else glyphs[math.ceil(heat * len(glyphs)) - 1]
-                if not counts[true, predicted]:
+                if not self.confusion[true, predicted]:
                     line.append(f"{zero:>{width}}", "dim")
                 elif width == 1:
                     line.append("\\" if right else glyph, _style(heat, right, in_colour))
@@ -163,25 +152,39 @@ class HeatMap:
                     cell = f"{glyph + number:>{width}}" if len(number) < width else number
                     line.append(cell, _style(heat, right, in_colour))
             yield line
-        worst = (self._shares * ~np.eye(classes, dtype=bool)).max()
         if worst:
             scale = "the brightest red" if in_colour else glyphs[-1]
             yield Text(f"{unit}{scale}: up to {worst:.1%} of a row", style="dim")
 
-    @property
+    def _numbers(self, room: int) -> tuple[int, str, list[list[str]]]:
+        """Return the width of a place within `room`, what its numbers are, and these."""
+        counts, classes = self.confusion.tolist(), len(self.confusion)
+        digits = len(f"{self.confusion.max()}")
+        if room >= digits + 2:
+            return (
+                digits + 2,
+                "",
+                [[str(count) if count else "" for count in row] for row in counts],
+            )
+        if room >= 3:
+            shares = self._shares().tolist()
+            percentages = [[_percent(share) for share in row] for row in shares]
+            return 3, "numbers are percentages of a row; ", percentages
+        return 1, "", [[""] * classes] * classes
+
     def _shares(self) -> Array:
-        """Each count as a fraction of its row, (classes, classes)."""
+        """Return each count as a fraction of its row, (classes, classes)."""
         shares: Array = self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
         return shares
 
-    @property
-    def _heat(self) -> Array:
-        """Shares on a scale of 0..1: off the diagonal that of the largest share there."""
-        shares = self._shares
-        diagonal = np.eye(len(shares), dtype=bool)
-        worst = (shares * ~diagonal).max()
-        heat: Array = np.where(diagonal, shares, shares / (worst or 1))
-        return heat
+    def _heats(self) -> tuple[float, Array]:
+        """Return the largest share off the diagonal, and all shares on a scale of 0..1.
+
+        Off the diagonal the scale is that of the largest share there.
+        """
+        shares, diagonal = self._shares(), np.eye(len(self.confusion), dtype=bool)
+        worst = float((shares * ~diagonal).max())
+        return worst, np.where(diagonal, shares, shares / (worst or 1))
 
 
 def _percent(share: float) -> str:
