@@ -26,6 +26,8 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,32 +118,38 @@ def run_once(
     return {**result, "whole": whole, "megabytes": peak}
 
 
-def peak_megabytes(process: subprocess.Popen[Any], field: str = "Pss") -> float:
-    """Watch a process until it ends; return the most memory it and its children held at a time."""
+def peak_megabytes(process: subprocess.Popen[Any], fields: Sequence[str] = ("Pss",)) -> float:
+    """Watch a process until it ends; return the most memory it and its children held at a time.
+
+    That is the sum of `fields` of /proc/PID/smaps_rollup. Pss divides each page by the number of
+    processes that map it, so that the sum counts it once.
+    """
     peak = 0.0
     while process.poll() is None:
-        peak = max(peak, _tree_megabytes(process.pid, field))
+        pids = _tree(process.pid)
+        held = sum(_megabytes(pid, fields) for pid in pids)
+        if _tree(process.pid) == pids:  # else a page may have been counted before and after a fork
+            peak = max(peak, held)
         time.sleep(0.01)
     return peak
 
 
-def _tree_megabytes(pid: int, field: str) -> float:
-    """Return a field of /proc/PID/smaps_rollup, summed over a process and its children, in MB.
+def _tree(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    children: list[str] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has just ended
+            children += path.read_text().split()
+    return [pid, *(below for child in children for below in _tree(int(child)))]
 
-    Pss divides each page by the number of processes that map it: the sum counts it once.
-    """
-    proc = Path(f"/proc/{pid}")
-    megabytes = 0.0
-    try:
-        for line in (proc / "smaps_rollup").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                megabytes = int(line.split()[1]) * 1024 / 1e6
-        for children in proc.glob("task/*/children"):
-            for child in children.read_text().split():
-                megabytes += _tree_megabytes(int(child), field)
-    except OSError:  # it has just ended
-        pass
-    return megabytes
+
+def _megabytes(pid: int, fields: Sequence[str]) -> float:
+    """Return the sum of `fields` of a process, 0 if it has just ended."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        values = dict(line.split()[:2] for line in lines[1:])
+        return sum(int(values[f"{field}:"]) for field in fields) * 1024 / 1e6
+    return 0.0
 
 
 def frameworks_python(folder: Path) -> str:
