@@ -67,9 +67,10 @@ class Experiment:
         from nnctl.training.engine import build_network
 
         network = build_network(self.settings, self.data.train.images.shape[1], dtype=dtype)
-        network.initialize(self.settings.seed)
-        for name, array in (self.weights or {}).items():
-            network.named_arrays()[name][...] = array
+        if self.weights is None:
+            network.initialize(self.settings.seed)
+        else:
+            network.load(self.weights)
         return network
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,11 @@ class Network:
     def named_arrays(self) -> dict[str, Array]:
         """Return all that a checkpoint keeps of the network: parameters and statistics."""
         return self.named_parameters() | self.statistics
+
+    def load(self, arrays: Mapping[str, Array]) -> None:
+        """Set all parameters and statistics to the values of `arrays`, by name."""
+        for name, array in self.named_arrays().items():
+            array[...] = arrays[name]
 
     def named_gradients(self) -> Iterator[tuple[str, Array]]:
         """Yield each parameter's name and the view of its gradient."""

@@ -59,8 +59,7 @@ class Checkpoint:
     def network(self) -> Network:
         """Return the network with its weights."""
         network = build_network(self.settings, self.inputs)
-        for name, array in network.named_arrays().items():
-            array[...] = self.snapshot.parameters[name]
+        network.load(self.snapshot.parameters)
         return network
 
 

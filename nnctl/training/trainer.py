@@ -151,7 +151,8 @@ class Trainer:
         chosen = history[-1] if history and self.watched == "test" else self.best
         test = self.engine.measured("test")
         if done:
-            self._load_best()
+            if self._best_parameters:  # which a validation set has chosen
+                self.engine.network.load(self._best_parameters)
             self.engine.measure("test")
         return RunFinished(
             status=status,
@@ -199,8 +200,7 @@ class Trainer:
 
     def restore(self, last: Snapshot, best: Snapshot | None) -> None:
         """Go on from `last`; `best` holds the weights of the best epoch so far, if there is one."""
-        for name, array in self.engine.network.named_arrays().items():
-            array[...] = last.parameters[name]
+        self.engine.network.load(last.parameters)
         for name, vector in self.engine.state.items():
             vector[...] = last.optimizer[name]
         self._best_losses[:] = last.best_losses
@@ -214,12 +214,6 @@ class Trainer:
 
     def _copy_parameters(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self.engine.network.named_arrays().items()}
-
-    def _load_best(self) -> None:
-        """Put the best weights back, where a validation set has chosen some."""
-        for name, array in self.engine.network.named_arrays().items():
-            if name in self._best_parameters:
-                array[...] = self._best_parameters[name]
 
     # One epoch.
 
