@@ -64,8 +64,10 @@ def test_gradients_of_a_team_add_up_to_those_of_one_process(
 
 def test_member_without_a_sample_adds_nothing_that_it_still_has(start: Start) -> None:
     alone, team = start(1), start(3)
-    gradient(team, 0, 25)  # now each member has a gradient
+    gradient(team, 0, 25)  # now each member has a gradient, and a loss
     np.testing.assert_allclose(gradient(team, 7, 8), gradient(alone, 7, 8), rtol=1e-4, atol=1e-7)
+    losses = [engine.learn(7, 8, 1, 0.1) for engine in (alone, team)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
 def parameters(engine: Engine, steps: int = 4) -> Array:

@@ -43,6 +43,24 @@ def test_odd_blas_variables_ask_for_nothing(value: str) -> None:
     assert requested({"_NNCTL_OPENBLAS_NUM_THREADS": value}) is None
 
 
+def started_with(folder: Path, batch_size: int, *options: str, **variables: str) -> int:
+    """Return the threads that a real process trains with."""
+    command = [sys.executable, "-m", "nnctl", "train", "--config", "quickstart", "--json", "-q"]
+    command += ["--epochs", "1", "--batch-size", f"{batch_size}", "--set", "data.train_size=100"]
+    names = ("NNCTL_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    output = subprocess.run(
+        [*command, *options],
+        cwd=folder,
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    threads = json.loads(output.splitlines()[0])["threads"]
+    assert isinstance(threads, int)
+    return threads
+
+
 @pytest.mark.parametrize(
     ("option", "variables", "threads"),
     [
@@ -50,21 +68,23 @@ def test_odd_blas_variables_ask_for_nothing(value: str) -> None:
         ("", {"NNCTL_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}, 2),
         ("", {"OPENBLAS_NUM_THREADS": "3", "OMP_NUM_THREADS": "2"}, 3),
         ("", {"OMP_NUM_THREADS": "3"}, 3),
+        ("", {"NNCTL_THREADS": "", "OMP_NUM_THREADS": ""}, 1),  # empty is unset
         ("", {}, 1),  # the rule, for a small batch
     ],
 )
 def test_threads_are_taken_from_option_then_variables_then_rule(
     tmp_path: Path, option: str, variables: dict[str, str], threads: int
 ) -> None:
-    command = [sys.executable, "-m", "nnctl", "train", "--config", "quickstart", "--json", "-q"]
-    command += ["--epochs", "1", "--batch-size", "20", "--set", "data.train_size=100"]
-    names = ("NNCTL_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
-    done = subprocess.run(
-        command + (["--threads", option] if option else []),
-        cwd=tmp_path,
-        env=environment | variables,
-        capture_output=True,
-        check=True,
-    )
-    assert json.loads(done.stdout.splitlines()[0])["threads"] == threads
+    options = ["--threads", option] if option else []
+    assert started_with(tmp_path, 20, *options, **variables) == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_rule_takes_no_more_threads_than_the_command_may_use_cores(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    assert started_with(tmp_path, 100) == min(len(before), 2)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert started_with(tmp_path, 100) == 1
+    finally:
+        os.sched_setaffinity(0, before)
