@@ -5,6 +5,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nnctl.cli.group import cli
+from nnctl.display import bench as display
 from nnctl.errors import ConfigError
 from nnctl.training import bench
 from nnctl.training.bench import Benchmark, Phases, Trial
@@ -47,7 +48,11 @@ def test_bench_uses_the_threads_that_the_blas_variables_ask_for() -> None:
     assert json.loads(run("--json", "--threads", "1", **asked).stdout)["threads"] == 1
 
 
-def test_bench_advises_larger_batches_where_they_are_tiny() -> None:
+def test_bench_advises_a_larger_batch_where_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(display, "WORTH_OTHER_THREADS", 1e9)  # whatever this machine measures
+    monkeypatch.setattr(display, "WORTH_LARGER_BATCHES", 0.0)
     text = " ".join(run("--batch-size", "1", "--threads", "1").stdout.split())
     assert "79,510 parameters, batch size 1, threads 1" in text
     assert "Advice: --batch-size 4 takes" in text

@@ -44,7 +44,7 @@ def test_phases_and_rest_make_up_the_step(
     result = benchmark(tiny_settings(), tiny_data, threads)
     phases = asdict(result.phases)
     assert list(phases) == ["gather", "forward", "loss", "backward", "optimizer", "rest"]
-    assert min(phases.values()) > 0
+    assert all(seconds > 0 for phase, seconds in phases.items() if phase != "rest")
     assert sum(phases.values()) == pytest.approx(result.step_seconds)
 
 
