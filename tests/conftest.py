@@ -88,8 +88,11 @@ class Server:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     state: Server
+    gone = False  # is the next request on this connection one too many?
 
     def do_GET(self) -> None:
+        if self.gone:
+            return self.reset()
         asked_range = self.headers["Range"]
         self.state.asked.append(f"{self.path} {asked_range}" if asked_range else self.path)
         _, behaviour, name = self.path.split("/")
@@ -238,6 +241,15 @@ def redirect(target: str) -> Callable[..., None]:
     return behave
 
 
+def redirect_then_reset(handler: Handler, data: bytes) -> None:
+    """Keep the connection open, as it seems, but answer nothing more on it."""
+    handler.send_response(302)
+    handler.send_header("Location", handler.path.replace("redirect-then-reset", "good"))
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+    handler.gone, handler.close_connection = True, False
+
+
 def status(code: int, reason: str | None = None) -> Callable[..., None]:
     def behave(handler: Handler, data: bytes) -> None:
         handler.head(code, reason, Content_Length=0)
@@ -252,6 +264,7 @@ BEHAVIOURS: dict[str, Callable[[Any, bytes], None]] = {
     "until-the-end": until_the_end,
     "labelled-as-packed": labelled_as_packed,
     "redirect": redirect("/good/"),
+    "redirect-then-reset": redirect_then_reset,
     "reset-then-good": first_half_then_reset(good),
     "reset-then-without-range": first_half_then_reset(without_range),
     "reset-then-wrong-range": first_half_then_reset(wrong_range),

@@ -166,6 +166,7 @@ def _open(session: requests.Session, url: str, start: int, limits: Limits) -> re
         if target is None:
             return response
         response.close()
+        session.close()  # a server may end this connection unannounced: the next one is new
         url = urljoin(url, target)
         if urlsplit(url).scheme != scheme:
             raise _MirrorError(f"refused: redirects from {scheme} to {printable(url)[:200]}")

@@ -69,6 +69,7 @@ def warm(folder: Path, packed_files: Files) -> Path:
         "until-the-end",
         "labelled-as-packed",
         "redirect",
+        "redirect-then-reset",
         "reset-then-good",
         "reset-then-without-range",
     ],
