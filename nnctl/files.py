@@ -109,6 +109,15 @@ def has_separator(name: str) -> bool:
     return any(separator in name for separator in SEPARATORS)
 
 
+def as_text(value: object) -> str:
+    r"""Return a path or an argument as JSON can hold it: bytes that are no UTF-8 are escaped.
+
+    >>> as_text("a\udcffb")
+    'a\\udcffb'
+    """
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def bundled(relative: str) -> Path:
     """Return where a file or folder that comes with nnctl lies: in the wheel or the repository."""
     package = Path(__file__).parent

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl.cli.options import F, help_end, json_option, source_options
-from nnctl.errors import DataError
+from nnctl.errors import DataError, printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -79,7 +79,9 @@ def verify(name: str, as_json: bool, source: Source) -> None:
     print_statuses(name, statuses, as_json=as_json)
     if broken := [status for status in statuses if status.state != "ready"]:
         remedy = f"\n`nnctl data fetch {name}` mends that" if name in datasets.CATALOGUE else ""
-        raise DataError(f"{name}: {len(broken)} of {len(statuses)} files are not ready{remedy}")
+        raise DataError(
+            f"{printable(name)}: {len(broken)} of {len(statuses)} files are not ready{remedy}"
+        )
 
 
 @command.command(epilog=help_end("nnctl data info fashion-mnist", 4))

@@ -91,12 +91,11 @@ def command(
     from nnctl.cli.loading import find_checkpoint, open_data
     from nnctl.config import build
     from nnctl.display.output import print_json, warn
-    from nnctl.files import write_atomically
+    from nnctl.files import as_text, write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
     from nnctl.training.engine import split_data
     from nnctl.training.evaluation import evaluate, predictions_csv
-    from nnctl.training.runs import as_text
 
     checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
     settings = checkpoint.settings

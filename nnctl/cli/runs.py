@@ -166,7 +166,8 @@ def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source
     from dataclasses import asdict
 
     from nnctl.display.output import print_json
-    from nnctl.training.runs import as_text, find_run
+    from nnctl.files import as_text
+    from nnctl.training.runs import find_run
     from nnctl.training.verify import verify as verify_run
 
     failed = []

@@ -81,7 +81,7 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
         sample = trace_sample(opened.network("float64"), loss, pixels, int(labels[index]))
     if as_json:
         from nnctl.display.output import print_json
-        from nnctl.training.runs import as_text
+        from nnctl.files import as_text
 
         print_json(
             {"name": settings.name, "run": run and as_text(run), "dataset": as_text(data.name)}

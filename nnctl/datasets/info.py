@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nnctl.datasets import Source, describe, locate, read, verify
 from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_LABELS
+from nnctl.files import as_text
 
 Counts = tuple[int, ...]
 
@@ -40,8 +41,8 @@ def info(name: str, source: Source) -> Info:
         classes, counts = _samples_per_class(name, classes, source)
     rows, columns = sizes.image_shape
     return Info(
-        dataset=name,
-        path=str(locate(name, source)),
+        dataset=as_text(name),
+        path=as_text(locate(name, source)),
         state=state,
         bytes=sum(status.bytes or 0 for status in statuses),
         train_samples=sizes.train_samples,

@@ -12,6 +12,7 @@ from nnctl.datasets import CATALOGUE, FileStatus
 from nnctl.datasets.info import Info
 from nnctl.display.output import console, print_json
 from nnctl.errors import printable
+from nnctl.files import as_text
 
 
 def print_fetched(name: str, folder: Path, fetched: int) -> None:
@@ -26,8 +27,8 @@ def print_statuses(name: str, statuses: Sequence[FileStatus], *, as_json: bool) 
         if as_json:
             print_json(
                 {
-                    "dataset": name,
-                    "path": str(status.path),
+                    "dataset": as_text(name),
+                    "path": as_text(status.path),
                     "state": status.state,
                     "problem": status.problem or None,
                     "bytes": status.bytes,

@@ -11,13 +11,13 @@ import numpy as np
 from nnctl.config import Settings, leaves, to_dict
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
 from nnctl.errors import RunError, UsageError, printable
+from nnctl.files import as_text
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 from nnctl.training.runs import (
     Manifest,
     RunFolder,
-    as_text,
     convert,
     read_config,
     read_json,

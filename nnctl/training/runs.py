@@ -23,7 +23,7 @@ import msgspec
 
 from nnctl.config import Settings, load_settings
 from nnctl.errors import ConfigError, RunError, printable
-from nnctl.files import told, write_atomically
+from nnctl.files import as_text, told, write_atomically
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 LATEST = "latest"
@@ -240,15 +240,6 @@ def to_json(content: Any) -> bytes:
 def json_line(content: Any) -> bytes:
     """Return one line of JSON; numbers that are not finite become null."""
     return msgspec.json.encode(content) + b"\n"
-
-
-def as_text(value: object) -> str:
-    r"""Return a path or an argument as JSON can hold it: bytes that are no UTF-8 are escaped.
-
-    >>> as_text("a\udcffb")
-    'a\\udcffb'
-    """
-    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def now() -> str:

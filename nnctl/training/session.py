@@ -9,11 +9,11 @@ from typing import Any
 
 from nnctl.config import to_yaml
 from nnctl.errors import Diverged
-from nnctl.files import told, write_atomically
+from nnctl.files import as_text, told, write_atomically
 from nnctl.training.checkpoint import checkpoint_of, dump, versions
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.runs import RunFolder, append_row, as_text, new_manifest, now, to_json
+from nnctl.training.runs import RunFolder, append_row, new_manifest, now, to_json
 from nnctl.training.trainer import Trainer
 
 

@@ -249,6 +249,20 @@ def test_info_of_a_folder_counts_classes_that_lack_test_samples(
     assert capsys.readouterr().out.splitlines()[-1].split() == ["9", "20", "0"]
 
 
+def test_folder_may_have_a_name_of_any_bytes(
+    tmp_path: Path, packed_files: Files, capsys: Capture
+) -> None:
+    folder = fill(tmp_path / os.fsdecode(b"a\xff\n\x1b"), packed_files)
+    told = f"{tmp_path}/a\\udcff\n\x1b"
+    assert run(["data", "info", str(folder), "--json"]) == 0
+    assert json_lines(capsys.readouterr().out)[0]["path"] == told
+    (folder / FIRST).unlink()
+    assert run(["data", "verify", str(folder), "--json"]) == 4
+    output, errors = capsys.readouterr()
+    assert {line["dataset"] for line in json_lines(output)} == {told}
+    assert errors == f"nnctl: error: {tmp_path}/a\\udcff\\n\\x1b: 1 of 4 files are not ready\n"
+
+
 def test_info_of_a_folder_with_a_wrong_header_names_file_and_field(
     tmp_path: Path, packed_files: Files, capsys: Capture
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nnctl.errors import RunError, SystemFailure, UsageError
+from nnctl.files import as_text
 from nnctl.training import claims, runs
 from nnctl.training.events import EpochFinished
 from nnctl.training.runs import RunFolder, find_run, read_json, read_metrics, read_regular
@@ -120,7 +121,7 @@ def test_json_must_be_an_object(tmp_path: Path, content: str) -> None:
 
 
 def test_json_holds_paths_of_any_bytes() -> None:
-    text = runs.as_text(os.fsdecode(b"a\xff\x1b"))
+    text = as_text(os.fsdecode(b"a\xff\x1b"))
     assert json.loads(runs.json_line({"path": text})) == {"path": "a\\udcff\x1b"}
 
 
