@@ -21,8 +21,11 @@ def main() -> NoReturn:
         signals.install()
         streams.install()
         confine_blas()
-        from nnctl.cli.group import run
-
+        try:
+            from nnctl.cli.group import run
+        except Exception:  # some imports disguise a signal as an error of their own
+            signals.answer()
+            raise
         code = run(sys.argv[1:])
     except signals.Ended as ended:
         code = ended.exit_code

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,32 @@ def handles_signals(process: subprocess.Popen[str]) -> bool:
         return True
     caught = re.search(r"SigCgt:\s*(\w+)", status)
     return caught is None or bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+DISGUISE = """
+import os, signal, sys
+from nnctl.cli import main
+
+class Sender:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            class Owner:
+                field = Sender()
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["nnctl", "--version"]
+main()
+"""
+
+
+def test_signal_that_the_first_import_disguises_is_answered() -> None:
+    """In a class body of a library that click imports: Python makes it a RuntimeError."""
+    ended = subprocess.run([sys.executable, "-c", DISGUISE], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, "", "")
 
 
 # Workers.
