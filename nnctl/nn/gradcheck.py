@@ -302,5 +302,5 @@ def _verdict(
     kinks = ", ".join(p.name for p in parameters if not p.passed)
     return (
         f"{kinks}: too many entries lie on a kink, where there is no derivative to compare with; "
-        "try another --seed, or a trained network"
+        "try more --samples, another --seed or a trained network"
     )

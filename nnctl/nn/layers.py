@@ -14,7 +14,7 @@ import numpy as np
 
 from nnctl.nn.functions import Array, sigmoid
 from nnctl.nn.initializers import HeNormal, Initializer, Shape
-from nnctl.nn.options import Count, Fraction, NotNegative, Options, Positive
+from nnctl.nn.options import Count, Epsilon, Fraction, NotNegative, Options
 
 
 class Layer(Options):
@@ -109,7 +109,8 @@ class Affine(Layer):
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw W; b starts at zero."""
-        self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
+        with np.errstate(over="ignore"):  # what float32 can't hold shows in the first loss
+            self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
         self.bias[...] = 0
 
     def forward(self, x: Array, training: bool = False) -> Array:
@@ -293,7 +294,7 @@ class BatchNorm(Layer):
     """
 
     momentum: Fraction = 0.9
-    epsilon: Positive = 1e-5
+    epsilon: Epsilon = 1e-5
 
     couples_samples = True
 

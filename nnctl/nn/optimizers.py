@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from nnctl.nn.functions import Array
-from nnctl.nn.options import Fraction, NotNegative, Options, Positive
+from nnctl.nn.options import Epsilon, Fraction, NotNegative, Options, Positive
 
 State = dict[str, Array]
 
@@ -133,7 +133,7 @@ class AdaGrad(Optimizer):
     """
 
     learning_rate: Positive = 0.01
-    epsilon: Positive = 1e-8
+    epsilon: Epsilon = 1e-8
     weight_decay: NotNegative = 0.0
 
     state_names = ("square_sum",)
@@ -159,7 +159,7 @@ class RMSProp(Optimizer):
 
     learning_rate: Positive = 0.01
     rho: Fraction = 0.9
-    epsilon: Positive = 1e-8
+    epsilon: Epsilon = 1e-8
     weight_decay: NotNegative = 0.0
 
     state_names = ("square_sum",)
@@ -189,7 +189,7 @@ class Adam(Optimizer):
     learning_rate: Positive = 0.001
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
-    epsilon: Positive = 1e-8
+    epsilon: Epsilon = 1e-8
     weight_decay: NotNegative = 0.0
 
     state_names = ("gradient_sum", "square_sum")

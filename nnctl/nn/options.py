@@ -41,6 +41,7 @@ class Range:
 Count = Annotated[int, Range(ge=1)]
 Positive = Annotated[float, Range(gt=0)]
 NotNegative = Annotated[float, Range(ge=0)]
+Epsilon = Annotated[float, Range(ge=1e-30)]  # float32 takes much smaller ones for zero
 Fraction = Annotated[float, Range(ge=0, lt=1)]
 
 

@@ -190,6 +190,7 @@ def test_check_does_not_pass_what_lies_on_kinks_and_says_so() -> None:
     assert report.cause is not None
     assert "0.affine.bias" in report.cause
     assert "kink" in report.cause
+    assert "more --samples" in report.cause
 
 
 def test_check_counts_gradients_that_vanish_as_rounding() -> None:

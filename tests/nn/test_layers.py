@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnctl.nn.functions import Array
-from nnctl.nn.initializers import XavierUniform, Zeros
+from nnctl.nn.initializers import Normal, XavierUniform, Zeros
 from nnctl.nn.layers import (
     GELU,
     LAYERS,
@@ -363,13 +363,19 @@ def test_batch_norm_sends_nothing_back_along_the_batchs_mean_and_spread() -> Non
         (lambda: Dropout(1.0), "rate must be below 1"),
         (lambda: Dropout(-0.1), "rate must be at least 0"),
         (lambda: BatchNorm(momentum=1), "momentum must be below 1"),
-        (lambda: BatchNorm(epsilon=0), "epsilon must be above 0"),
-        (lambda: BatchNorm(epsilon=math.nan), "epsilon must be above 0"),
+        (lambda: BatchNorm(epsilon=1e-40), "epsilon must be at least 1e-30"),
+        (lambda: BatchNorm(epsilon=math.nan), "epsilon must be at least 1e-30"),
     ],
 )
 def test_option_outside_its_limits_is_refused(make: Callable[[], Layer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_weights_beyond_float32_are_drawn_without_a_warning() -> None:
+    network = Network([Affine(2, Normal(std=1e300))], 3)
+    network.initialize(0)
+    assert np.isinf(network.parameters).any()
 
 
 def test_options_have_the_defaults_that_configs_rely_on() -> None:
