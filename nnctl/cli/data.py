@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import F, help_end, json_option, source_options
+from nnctl.cli.options import F, help_end, json_option, source_options, unused_threads_option
 from nnctl.errors import DataError, printable
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def command() -> None:
 @command.command(epilog=help_end("nnctl data fetch fashion-mnist", 4))
 @_dataset_argument("mnist")
 @source_options
+@unused_threads_option
 def fetch(name: str, source: Source) -> None:
     """Download what is missing of a data set; default mnist.
 
@@ -67,6 +68,7 @@ def fetch(name: str, source: Source) -> None:
 @_dataset_argument("mnist")
 @json_option
 @source_options
+@unused_threads_option
 def verify(name: str, as_json: bool, source: Source) -> None:
     """Check each file of a data set; default mnist. Changes and fetches nothing.
 
@@ -88,6 +90,7 @@ def verify(name: str, as_json: bool, source: Source) -> None:
 @_dataset_argument(None)
 @json_option
 @source_options
+@unused_threads_option
 def info(name: str | None, as_json: bool, source: Source) -> None:
     """Describe a data set; default: all that nnctl knows.
 
@@ -111,6 +114,7 @@ def info(name: str | None, as_json: bool, source: Source) -> None:
 @command.command(epilog=help_end('ls "$(nnctl data path mnist)"', 4))
 @_dataset_argument("mnist")
 @source_options
+@unused_threads_option
 def path(name: str, source: Source) -> None:
     """Print the folder of a data set; default mnist.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import F, help_end, json_option, runs_dir_option, source_options
+from nnctl.cli.options import F, data_options, help_end, json_option, runs_dir_option
 from nnctl.errors import CheckFailed, NnctlError, RunError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -155,13 +155,16 @@ def compare(
 @click.argument("names", metavar="[RUN]...", nargs=-1)
 @runs_dir_option
 @json_option
-@source_options
-def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source) -> None:
+@data_options
+def verify(
+    names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source, threads: int | None
+) -> None:
     """Prove that interruptions leave no trace.
 
     Three checkpoints must be equal to the byte: that of a copy of the run trained in one go, that
     of a copy which was interrupted and resumed, and the run's own. Takes twice as long as the run
-    did, which is only read. Without RUN the latest.
+    did, which is only read. Without RUN the latest. The copies use the run's number of threads;
+    with another one the run's own checkpoint is not compared.
     """
     from dataclasses import asdict
 
@@ -175,7 +178,7 @@ def verify(names: tuple[str, ...], runs_dir: Path, as_json: bool, source: Source
         run = find_run(name, runs_dir)
         shown = printable(run.path)
         click.echo(f"{shown}: training two copies of it", err=True)
-        found = verify_run(run, source)
+        found = verify_run(run, source, threads)
         if not found.exact:
             failed.append(shown)
         if as_json:

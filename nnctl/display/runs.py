@@ -120,7 +120,7 @@ def print_verification(run: RunFolder, found: Verification) -> None:
     rows = {
         "in one go": found.uninterrupted,
         f"interrupted after step {found.step:,} of {found.steps:,}": found.interrupted,
-        "the run itself": found.recorded or "not compared: unfinished, or of other versions",
+        "the run itself": found.recorded or "not compared: unfinished, other versions or threads",
     }
     for what, digest in rows.items():
         out.print(f"  {what}: {digest}", soft_wrap=True)

@@ -26,7 +26,7 @@ class Verification:
 
     uninterrupted: str  # a copy in one go
     interrupted: str  # a copy that was stopped and went on in a new trainer
-    recorded: str | None  # the run's own; None if it isn't complete, or of other versions
+    recorded: str | None  # the run's own; None if not complete, or of other versions or threads
     step: int  # after which the copy was interrupted
     steps: int  # of the whole run
 
@@ -36,10 +36,10 @@ class Verification:
         return {self.interrupted, self.recorded or self.uninterrupted} == {self.uninterrupted}
 
 
-def verify(run: RunFolder, source: Source) -> Verification:
+def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verification:
     """Train two copies of a run in a temporary folder, one with an interruption in the middle.
 
-    The run itself is only read.
+    The run itself is only read. The copies use its number of threads, or the one that is given.
 
     Raises:
         RunError: a file of the run is missing or damaged.
@@ -50,19 +50,21 @@ def verify(run: RunFolder, source: Source) -> Verification:
     before = recorded(run, ())
     settings, checkpoint = before.settings, before.checkpoint
     data = datasets.load(settings.data.dataset, source)
-    own = None
     check_same_data(before, data)
-    if checkpoint is not None and before.summary and checkpoint.versions == versions():
+    threads = threads or before.threads
+    own = None
+    used = checkpoint and (checkpoint.versions, checkpoint.threads)
+    if before.summary and used == (versions(), threads):
         own = _sha256(run.last)
     with TemporaryDirectory(prefix="nnctl-verify-") as folder:
         whole = Path(folder, "whole")
-        steps, steps_per_epoch = _train(settings, data, before.threads, whole)
+        steps, steps_per_epoch = _train(settings, data, threads, whole)
         parted = Path(folder, "parted")
         # Where the most can go wrong: in the middle of an epoch.
         epochs = steps // 2 // steps_per_epoch
         middle = epochs * steps_per_epoch + max(steps_per_epoch // 2, 1)
-        step, _ = _train(settings, data, before.threads, parted, lambda step: step >= middle)
-        _train(settings, data, before.threads, parted)
+        step, _ = _train(settings, data, threads, parted, lambda step: step >= middle)
+        _train(settings, data, threads, parted)
         return Verification(
             uninterrupted=_sha256(RunFolder(whole).last),
             interrupted=_sha256(RunFolder(parted).last),

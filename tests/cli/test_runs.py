@@ -355,6 +355,15 @@ def test_verify_proves_exact_resume_and_only_reads_the_run(runs_dir: Path, capsy
     assert f"of {2 * math.ceil(1000 / 100)}: " in said
 
 
+def test_verify_compares_only_the_copies_with_other_threads(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    with_one = json.loads(output(capsys, "verify", "wide-001", "--json"))
+    with_two = json.loads(output(capsys, "verify", "wide-001", "--json", "--threads", "2"))
+    assert (with_two["exact"], with_two["recorded"]) == (True, None)
+    assert with_two["uninterrupted"] != with_one["uninterrupted"]
+
+
 def test_verify_fails_for_a_run_whose_bytes_are_others(runs_dir: Path, capsys: Capture) -> None:
     checkpoints = runs_dir / "wide-001" / "checkpoints"
     found = load_checkpoint(checkpoints / "last.safetensors")
