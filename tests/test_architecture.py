@@ -314,5 +314,23 @@ def test_help_of_every_command_ends_with_an_example_and_its_exit_codes(name: str
         assert "Usage: nnctl" in text
 
 
+def test_commands_that_read_data_take_the_same_four_options() -> None:
+    shared = {"--data-dir", "--offline", "--mirror", "--threads"}
+    top = context_of(cli, "nnctl", None)
+    readers = {}
+    for name in COMMANDS:
+        command = cli.get_command(top, name)
+        assert command is not None
+        for words, each in walk(command, context_of(command, name, top)):
+            found = shared & {option for parameter in each.params for option in parameter.opts}
+            if found:
+                readers[words.removeprefix("nnctl ")] = found
+    assert readers == dict.fromkeys(
+        ["train", "evaluate", "gradcheck", "trace", "bench", "runs verify"]
+        + [f"data {name}" for name in ("fetch", "verify", "info", "path")],
+        shared,
+    )
+
+
 def test_help_knows_every_exit_code() -> None:
     assert set(EXIT_CODES) == {*map(int, ExitCode), 130}

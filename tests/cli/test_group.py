@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -318,28 +318,6 @@ def test_empty_variable_is_unset(heard: dict[str, Any], monkeypatch: pytest.Monk
         monkeypatch.setenv(name, "")
     assert run(["boom"]) == 0
     assert heard == {"data_dir": "None", "offline": False, "mirrors": (), "threads": None}
-
-
-def _leaves(group: click.Group, context: click.Context) -> Iterator[click.Command]:
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from _leaves(command, context)
-        else:
-            yield command
-
-
-def test_every_command_that_reads_data_takes_the_same_four_options() -> None:
-    wanted = {"--data-dir", "--offline", "--mirror", "--threads"}
-    readers = set()
-    for command in _leaves(cli, click.Context(cli)):
-        options = {option for parameter in command.params for option in parameter.opts}
-        assert options & wanted in (set(), wanted), command.name
-        if options & wanted:
-            readers.add(command.name)
-    training = {"train", "evaluate", "gradcheck", "trace", "bench"}
-    assert readers == training | {"fetch", "verify", "info", "path"}
 
 
 @pytest.mark.parametrize("value", ["0", "three"])
