@@ -34,6 +34,19 @@ class NegativeInputGradient(Affine):
         return -super().input_gradient(dout)
 
 
+class SlightFactor(Affine):
+    """Off by so little that the gradients look the same."""
+
+    def input_gradient(self, dout: Array) -> Array:
+        return super().input_gradient(dout) * 1.00001
+
+
+class OneEntryOff(Affine):
+    def parameter_gradients(self, dout: Array) -> None:
+        super().parameter_gradients(dout)
+        self.gradients["weight"][3, 5] += 1
+
+
 class NegativeWeightGradient(Affine):
     def parameter_gradients(self, dout: Array) -> None:
         super().parameter_gradients(dout)
@@ -287,6 +300,8 @@ class Fault(NamedTuple):
 FAULTS = [
     Fault(lambda: NegativeInputGradient(UNITS), "the input gradient has the wrong sign"),
     Fault(lambda: NegativeWeightGradient(UNITS), "the gradient of its weight has the wrong sign"),
+    Fault(lambda: SlightFactor(UNITS), "is 1.00001 times the numerical one"),
+    Fault(lambda: OneEntryOff(UNITS), "the gradient of its weight is wrong at 1 of 144"),
     Fault(lambda: WithoutBiasGradient(UNITS), "the gradient of its bias is missing"),
     Fault(lambda: MeanForSum(UNITS), "its bias is a mean over the batch where a sum belongs"),
     Fault(lambda: Accumulates(UNITS), "set it with = in place of +="),
