@@ -84,7 +84,7 @@ class SoftmaxWithLoss(Loss):
 
 @dataclass(eq=False)
 class MeanSquaredError(Loss):
-    """L = mean over batch and classes of (y - t)^2, t one-hot; back: 2 (y - t) / classes."""
+    """L = mean over batch and classes of (y - t)^2, t one-hot; dy = 2 (y - t) / (batch classes)."""
 
     def forward(self, outputs: Array, labels: Array) -> float:
         """Return the mean squared error."""
