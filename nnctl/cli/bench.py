@@ -21,13 +21,13 @@ def command(experiment: Callable[[], Experiment], as_json: bool, threads: int | 
 
     Shows where the time goes, and whether another number of threads or a larger batch would be
     faster here. `rest` is the loop itself and, with several threads, waiting for the others and
-    adding their gradients up. Takes a few seconds and writes nothing.
+    adding up what they computed. Takes a few seconds and writes nothing.
 
-    --json: threads, processes (that share a batch; 1 with batch_norm), batch_size, parameters,
+    --json: threads, processes (that share a step; 1 with batch_norm), batch_size, parameters,
     step_seconds, samples_per_second, gflops (of the matrix products, over the whole step);
     phases, the seconds of gather, forward, loss, backward, optimizer and rest, which make up
     step_seconds; products_seconds, products_gflops (the bare matrix products of one process's
-    share of the batch), ratio (step_seconds / products_seconds); alternatives, each with threads,
+    share of the step), ratio (step_seconds / products_seconds); alternatives, each with threads,
     batch_size and samples_per_second.
     """
     from nnctl.display.output import print_json

@@ -26,7 +26,7 @@ def print_benchmark(result: Benchmark) -> None:
         f"threads {result.threads}{unused}\n"
     )
     out.print(figures(["", "microseconds", "share"], cells))
-    whose = "the batch" if result.processes == 1 else "a thread's share of the batch"
+    whose = "the batch" if result.processes == 1 else "a thread's share of the step"
     out.print(
         f"\n{result.samples_per_second:,.0f} images a second, {result.gflops:,.1f} GFLOP/s\n"
         f"{result.ratio:.2f} times the bare matrix products of {whose} "

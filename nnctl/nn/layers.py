@@ -87,12 +87,8 @@ class Layer(Options):
 
 
 @dataclass(eq=False)
-class Affine(Layer):
-    """y = x W + b.
-
-    W is (inputs, units), b is (units,). Back: dx = dout W^T, dW = x^T dout, db = sum of dout
-    over the batch.
-    """
+class Linear(Layer):
+    """y = x W, W (inputs, units). Back: dx = dout W^T, dW = x^T dout."""
 
     units: Count
     initializer: Initializer = field(default_factory=HeNormal)
@@ -104,30 +100,88 @@ class Affine(Layer):
         return self.units
 
     def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of W."""
+        return {"weight": (inputs, self.units)}
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Draw W."""
+        with np.errstate(over="ignore"):  # what float32 can't hold shows in the first loss
+            self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return x W."""
+        self.x = x
+        return np.dot(x, self.weight, out=self._array("y", (len(x), self.units), x.dtype))
+
+    def parameter_gradients(self, dout: Array) -> None:
+        """Set dW = x^T dout."""
+        np.dot(self.x.T, dout, out=self.gradients["weight"])
+
+    def input_gradient(self, dout: Array) -> Array:
+        """Return dout W^T."""
+        return np.dot(dout, self.weight.T, out=self._array("dx", self.x.shape, dout.dtype))
+
+
+@dataclass(eq=False)
+class Affine(Linear):
+    """y = x W + b, b (units,). Back: as `Linear`, and db = sum of dout over the batch."""
+
+    def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of W and b."""
-        return {"weight": (inputs, self.units), "bias": (self.units,)}
+        return {**super().shapes(inputs), "bias": (self.units,)}
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw W; b starts at zero."""
-        with np.errstate(over="ignore"):  # what float32 can't hold shows in the first loss
-            self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
+        super().initialize(rng)
         self.bias[...] = 0
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return x W + b."""
-        self.x = x
-        y = np.dot(x, self.weight, out=self._array("y", (len(x), self.units), x.dtype))
+        y = super().forward(x)
         y += self.bias
         return y
 
     def parameter_gradients(self, dout: Array) -> None:
         """Set dW = x^T dout and db = sum of dout over the batch."""
-        np.dot(self.x.T, dout, out=self.gradients["weight"])
+        super().parameter_gradients(dout)
+        np.add.reduce(dout, axis=0, out=self.gradients["bias"])
+
+    def split(self, part: slice) -> tuple[Linear, Bias]:
+        """Return x W for `part` of the inputs alone, and what adds b to the sum of such parts.
+
+        x W = x[:, part] W[part] + ..., for a row of W meets one column of x. Both layers share
+        memory with this one. Shoeybi et al. 2019, "Megatron-LM", call it row parallel.
+        """
+        linear, bias = Linear(self.units, self.initializer), Bias()
+        linear.weight = self.weight[part]
+        linear.gradients = {"weight": self.gradients["weight"][part]}
+        bias.bias, bias.gradients = self.bias, {"bias": self.gradients["bias"]}
+        return linear, bias
+
+
+@dataclass(eq=False)
+class Bias(Layer):
+    """y = x + b, b (units,). Back: dx = dout, db = sum of dout over the batch."""
+
+    def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of b."""
+        return {"bias": (inputs,)}
+
+    def initialize(self, rng: np.random.Generator) -> None:
+        """Start at zero."""
+        self.bias[...] = 0
+
+    def forward(self, x: Array, training: bool = False) -> Array:
+        """Return x + b."""
+        return np.add(x, self.bias, out=self._array("y", x.shape, x.dtype))
+
+    def parameter_gradients(self, dout: Array) -> None:
+        """Set db = sum of dout over the batch."""
         np.add.reduce(dout, axis=0, out=self.gradients["bias"])
 
     def input_gradient(self, dout: Array) -> Array:
-        """Return dout W^T."""
-        return np.dot(dout, self.weight.T, out=self._array("dx", self.x.shape, dout.dtype))
+        """Return dout."""
+        return dout
 
 
 class Activation(Layer):

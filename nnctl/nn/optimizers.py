@@ -39,7 +39,7 @@ class Optimizer(Options):
             w *= 1 - learning_rate * self.weight_decay
 
     def update(self, w: Array, dw: Array, state: State, learning_rate: float, step: int) -> None:
-        """Change `w` and `state` in place; `step` counts from 1; `dw` is left as it is."""
+        """Change `w` and `state` in place; `step` counts from 1; `dw` is used up."""
         raise NotImplementedError
 
     def _like(self, w: Array) -> Array:
@@ -76,7 +76,8 @@ class SGD(Optimizer):
 
     def update(self, w: Array, dw: Array, state: State, learning_rate: float, step: int) -> None:
         """Go down the gradient."""
-        w -= np.multiply(dw, learning_rate, out=self._like(w))
+        dw *= learning_rate
+        w -= dw
 
 
 @dataclass(eq=False)
@@ -97,7 +98,8 @@ class Momentum(Optimizer):
         """Add the gradient to the velocity, and the velocity to the weights."""
         v = state["velocity"]
         _discount(v, self.momentum, step)
-        v -= np.multiply(dw, learning_rate, out=self._like(w))
+        dw *= learning_rate
+        v -= dw
         w += v
 
 
@@ -117,12 +119,12 @@ class Nesterov(Optimizer):
 
     def update(self, w: Array, dw: Array, state: State, learning_rate: float, step: int) -> None:
         """Take the gradient's step and the velocity's next one together."""
-        v, t = state["velocity"], self._like(w)
+        v = state["velocity"]
         _discount(v, self.momentum, step)
-        np.multiply(dw, learning_rate, out=t)
-        v -= t
-        w -= t
-        w += np.multiply(v, self.momentum, out=t)
+        dw *= learning_rate
+        v -= dw
+        w -= dw
+        w += np.multiply(v, self.momentum, out=dw)
 
 
 @dataclass(eq=False)
@@ -196,15 +198,15 @@ class Adam(Optimizer):
 
     def update(self, w: Array, dw: Array, state: State, learning_rate: float, step: int) -> None:
         """Go down the mean gradient, each entry in units of its root mean square."""
-        M, V, t = state["gradient_sum"], state["square_sum"], self._like(w)
+        M, V = state["gradient_sum"], state["square_sum"]
         _discount(M, self.beta1, step)
         M += dw
         _discount(V, self.beta2, step)
-        V += np.multiply(dw, dw, out=t)
+        V += np.multiply(dw, dw, out=dw)
         total1 = (1 - self.beta1**step) / (1 - self.beta1)
         root2 = math.sqrt((1 - self.beta2**step) / (1 - self.beta2))
         # (M / total1) / (sqrt(V) / root2 + epsilon)
-        np.sqrt(V, out=t)
+        t = np.sqrt(V, out=dw)
         t += self.epsilon * root2
         np.divide(M, t, out=t)
         t *= learning_rate * root2 / total1

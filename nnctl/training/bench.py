@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
 from nnctl.nn.functions import Array
-from nnctl.nn.layers import Affine
+from nnctl.nn.layers import Affine, Linear
 from nnctl.nn.network import Network
 from nnctl.training.engine import Engine, split_data
+from nnctl.training.member import Member, divisible
 from nnctl.training.threads import usable_cores
 
 BLOCK_SECONDS = 0.05
@@ -40,7 +41,7 @@ Work = Callable[[int], None]  # does something so many times
 class Phases:
     """Seconds of one step in the process that leads it, by what is done; they make up the step.
 
-    `rest` is waiting for the other processes, adding their gradients up, and the loop itself.
+    `rest` is waiting for the other processes, adding up what they computed, and the loop itself.
     """
 
     gather: float
@@ -65,7 +66,7 @@ class Benchmark:
     """The fields of `nnctl bench --json`."""
 
     threads: int
-    processes: int  # that share a batch: as many as threads, but one with batch_norm
+    processes: int  # that share a step: as many as threads, but one with batch_norm
     batch_size: int
     parameters: int
     step_seconds: float
@@ -99,14 +100,14 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         plain, clocked = (steps(batch_size, threads) for _ in range(2))
         engine = plain.engine
         others: list[Steps] = []
-        if not engine.network.couples_samples:  # else it is computed in one piece anyway
+        if divisible(engine.network):  # else it is computed in one piece anyway
             counts = _counts(min(usable_cores(), batch_size))
             others += [steps(batch_size, count) for count in counts if count != engine.threads]
         if (larger := min(LARGER * batch_size, samples)) > batch_size:
             others.append(steps(larger, threads))
 
-        part = math.ceil(batch_size / engine.team.size)
-        products, operations = _products(engine.network, part)
+        share = math.ceil(batch_size / engine.team.size)
+        products, operations = _products(engine.members[-1], batch_size, share)  # the most
         fractions: dict[str, list[float]] = {}
         bare, whole, _, *seconds = _take_turns(
             [products, plain, _clocked(clocked, fractions), *others]
@@ -120,7 +121,7 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         parameters=engine.network.size,
         step_seconds=whole,
         samples_per_second=batch_size / whole,
-        gflops=operations * batch_size / part / whole / 1e9,
+        gflops=_operations(engine.network, batch_size) / whole / 1e9,
         phases=Phases(**phases, rest=whole - sum(phases.values())),
         products_seconds=bare,
         products_gflops=operations / bare / 1e9,
@@ -178,20 +179,19 @@ def _clocked(steps: Steps, fractions: dict[str, list[float]]) -> Work:
             seconds[phase] += clock() - start
             return result
 
-        fractions[phase] = []
         return timed_work
 
     member = steps.engine.members[0]
-    steps.engine.members[0] = replace(member, gather=timed(member.gather, "gather"))
-    for owner, method, phase in (
-        (member.network, "forward", "forward"),
-        (member.loss, "forward", "loss"),
-        (member.loss, "backward", "loss"),
-        (member.network, "backward", "backward"),
-        (member.optimizer, "decay", "optimizer"),
-        (member.optimizer, "update", "optimizer"),
+    for phase, methods, owners in (
+        ("gather", ["gather"], [member]),
+        ("forward", ["forward"], [*member.head, *member.tail]),
+        ("loss", ["forward", "backward"], [member.loss]),
+        ("backward", ["parameter_gradients", "input_gradient"], [*member.head, *member.tail]),
+        ("optimizer", ["decay", "update"], [part.optimizer for part in member.parts]),
     ):
-        setattr(owner, method, timed(getattr(owner, method), phase))
+        fractions[phase] = []
+        for owner, method in itertools.product(owners, methods):
+            setattr(owner, method, timed(getattr(owner, method), phase))
 
     def take(calls: int) -> None:
         seconds.update(dict.fromkeys(fractions, 0.0))
@@ -221,21 +221,35 @@ def _take_turns(works: Sequence[Work]) -> list[float]:
     return [statistics.median(block) for block in blocks]
 
 
-def _products(network: Network, batch: int) -> tuple[Work, int]:
-    """Return what does only the matrix products of a step, and their floating-point operations."""
+def _operations(network: Network, batch: int) -> int:
+    """Return the floating-point operations of the matrix products of a step."""
+    return sum(
+        2 * batch * layer.weight.size * (2 if index == network.first_trained else 3)
+        for index, layer in enumerate(network.layers)
+        if isinstance(layer, Affine)
+    )
+
+
+def _products(member: Member, batch: int, share: int) -> tuple[Work, int]:
+    """Return what does only the matrix products of a member's step, and their operations.
+
+    Its first layer sees the batch, the others a share of it.
+    """
     rng = np.random.default_rng(0)
     products = []
     operations = 0
-    for index, layer in enumerate(network.layers):
-        if not isinstance(layer, Affine):
+    for layer in [*member.head, *member.tail]:
+        if not isinstance(layer, Linear):
             continue
         inputs, units = layer.weight.shape
-        shapes = (batch, inputs), (inputs, units), (batch, units)
+        first = layer in member.head
+        rows = batch if first else share
+        shapes = (rows, inputs), (inputs, units), (rows, units)
         x, w, y = (rng.random(shape, dtype=np.float32) for shape in shapes)
         products += [(x, w, y), (x.T, y.copy(), w.copy())]
-        if index > network.first_trained:
+        if not first:
             products += [(y.copy(), w.T, x.copy())]
-        operations += 2 * batch * inputs * units * (3 if index > network.first_trained else 2)
+        operations += 2 * rows * inputs * units * (2 if first else 3)
 
     def multiply(calls: int) -> None:
         for _ in range(calls):

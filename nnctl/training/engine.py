@@ -1,14 +1,8 @@
-"""One step of training, or one measurement, computed by a team of processes.
-
-A step is two tasks. First each rank takes its share of the mini-batch's samples forward and back;
-then each adds up its part of everybody's gradients and updates that part of the parameters.
-What the ranks share lies in memory that all processes see.
-"""
+"""The network, its optimizer, and the team that takes their steps and measures them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,18 +11,19 @@ from nnctl.config import Settings, build
 from nnctl.datasets import DataSet, Samples
 from nnctl.datasets.batches import Gatherer, Split, split
 from nnctl.nn.functions import Array
-from nnctl.nn.layers import LAYERS, Dropout
-from nnctl.nn.losses import LOSSES, Loss
+from nnctl.nn.layers import LAYERS
+from nnctl.nn.losses import LOSSES
 from nnctl.nn.network import Network
-from nnctl.nn.optimizers import OPTIMIZERS, Optimizer, State
+from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.randomness import Concern, generator
 from nnctl.training.evaluation import Evaluation, chunks, evaluate_share
+from nnctl.training.member import Member, divisible
 from nnctl.training.threads import choose_threads, usable_cores
 from nnctl.training.workers import Team, share
 
 CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epoch
 
-LEARN, ADD_UP, UPDATE, MEASURE = range(4)  # the team's tasks
+FIRST, REST, NORM, UPDATE, MEASURE = range(5)  # the team's tasks
 
 
 def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
@@ -64,42 +59,6 @@ def split_data(settings: Settings, data: DataSet) -> Split:
     return parts
 
 
-@dataclass(frozen=True)
-class Member:
-    """What one rank computes with: its own arrays, and its part of what all ranks share."""
-
-    gather: Gatherer
-    network: Network  # over the shared parameters, with gradients of its own
-    loss: Loss
-    optimizer: Optimizer
-    w: Array  # its part of the parameters ...
-    decayed: Array  # ... and of those that weight decay acts on
-    dw: Array  # its part of its own gradients ...
-    others: list[Array]  # ... and of every other rank's
-    state: State  # its part of the optimizer's vectors
-
-    def learn(self, indices: Array, labels: Array, weight: float) -> float:
-        """Go forward and back with the samples at `indices`; return their mean loss.
-
-        Loss and gradients are multiplied by `weight`, the samples' share of the batch.
-        """
-        outputs = self.network.forward(self.gather(indices), training=True)
-        loss = self.loss.forward(outputs, labels)
-        self.network.backward(self.loss.backward(weight))
-        return weight * loss
-
-    def add_up(self) -> None:
-        """Add the other ranks' gradients to `dw`."""
-        dw = self.dw
-        for other in self.others:
-            dw += other
-
-    def update(self, step: int, learning_rate: float) -> None:
-        """Apply the optimizer to this part of the parameters."""
-        self.optimizer.decay(self.decayed, learning_rate)
-        self.optimizer.update(self.w, self.dw, self.state, learning_rate, step)
-
-
 class Engine:
     """A network, its optimizer and the team that runs them."""
 
@@ -109,35 +68,35 @@ class Engine:
         """Lay the memory out; without `threads` the rule decides."""
         inputs = data.train.images.shape[1]
         plan = build_network(settings, inputs)
-        self.threads = threads or choose_threads(
-            plan.size, batch_size, plan.couples_samples, usable_cores()
-        )
-        self.team = Team(1 if plan.couples_samples else self.threads)
-        allocate, size = self.team.allocate, plan.size
+        several = divisible(plan)
+        self.threads = threads or choose_threads(plan.size, batch_size, several, usable_cores())
+        self.team = Team(self.threads if several else 1)
+        allocate = self.team.allocate
         networks = [build_network(settings, inputs, allocate=allocate) for _ in self.team.ranks]
         self.network = networks[0]
         self.network.initialize(settings.seed)
         for network in networks[1:]:
             network.bind(self.network.parameters, network.gradients)
         self.optimizer = build(OPTIMIZERS, settings.optimizer)
-        self.state = {name: allocate(size, np.float32) for name in self.optimizer.state_names}
-        self.members = []
-        for rank, network in enumerate(networks):
-            part = share(size, rank, self.team.size)
-            member = Member(
-                gather=Gatherer(data.train.images),
-                network=network,
-                loss=build(LOSSES, settings.loss),
-                optimizer=build(OPTIMIZERS, settings.optimizer),
-                w=network.parameters[part],
-                decayed=network.parameters[: network.decayed][part],
-                dw=network.gradients[part],
-                others=[other.gradients[part] for other in networks if other is not network],
-                state={name: vector[part] for name, vector in self.state.items()},
+        self.state = {name: allocate(plan.size, np.float32) for name in self.optimizer.state_names}
+        self.members = [
+            Member(
+                rank,
+                networks,
+                data.train.images,
+                build(LOSSES, settings.loss),
+                lambda: build(OPTIMIZERS, settings.optimizer),
+                self.state,
             )
-            self.members.append(member)
-        self._losses = allocate(self.team.size, np.float64)  # of each share
-        self._squares = allocate(self.team.size, np.float64)  # of each part of the gradient norm
+            for rank in self.team.ranks
+        ]
+        # What goes from member to member in a step.
+        units = plan.widths[len(self.members[0].head)]
+        shape = self.team.size, batch_size, units
+        self._sums = allocate(math.prod(shape), np.float32).reshape(shape)  # each one's `first`
+        self._douts = allocate(math.prod(shape[1:]), np.float32).reshape(shape[1:])
+        self._losses = allocate(self.team.size, np.float64)  # of each one's samples
+        self._squares = allocate(self.team.size, np.float64)  # each one's part of the norm
         self.order = allocate(len(split.train), np.intp)  # of the samples in this epoch
         self.labels = data.train.labels.astype(np.intp)
         self.seed, self.clip_norm = settings.seed, settings.training.clip_norm
@@ -159,7 +118,7 @@ class Engine:
     def start(self) -> None:
         """Fork the workers."""
         with np.errstate(all="ignore"):  # for their whole life
-            self.team.start([self._learn, self._add_up, self._update, self._measure])
+            self.team.start([self._first, self._rest, self._norm, self._update, self._measure])
 
     def close(self) -> None:
         """End the workers."""
@@ -171,10 +130,8 @@ class Engine:
         The update may still be under way in other members: `settle` before reading weights.
         """
         with np.errstate(all="ignore"):  # divergence is found in the loss
-            self.team.run(LEARN, start, stop, step)
-            if self.clip_norm:
-                self.team.run(ADD_UP)
-            self.team.run(UPDATE, step, learning_rate)
+            tasks = [FIRST, REST, NORM, UPDATE] if self.clip_norm else [FIRST, REST, UPDATE]
+            self.team.run(tasks, start, stop, step, learning_rate)
         return math.fsum(self._losses.tolist())
 
     def settle(self) -> None:
@@ -184,7 +141,7 @@ class Engine:
     def measure(self, part: str) -> Evaluation:
         """Measure the network on `train` (some of it), `validation` or `test`."""
         with np.errstate(all="ignore"):
-            self.team.run(MEASURE, list(self._measured).index(part))
+            self.team.run([MEASURE], list(self._measured).index(part))
             self.team.settle()
         return self.measured(part)
 
@@ -192,34 +149,46 @@ class Engine:
         """Return what `measure` found last; it is overwritten by the next measurement."""
         return self._measured[part][2]
 
-    # The team's tasks: what is done for one rank.
+    # The team's tasks: what is done for one rank. Those of a step get the same numbers.
 
-    def _learn(self, rank: int, start: float, stop: float, step: float) -> None:
-        """Take a share of the mini-batch forward and back."""
-        member, batch = self.members[rank], int(stop - start)
-        part = share(batch, rank, self.team.size)
-        indices = self.order[int(start) + part.start : int(start) + part.stop]
-        if not len(indices):
-            self._losses[rank] = member.network.gradients[...] = 0
+    def _first(self, rank: int, start: float, stop: float, step: float, _: float) -> None:
+        """Take a part of the pixels of all samples through the first layer."""
+        member, samples = self.members[rank], self.order[int(start) : int(stop)]
+        member.draw_dropout(self.seed, int(step))
+        self._sums[rank, : len(samples)] = member.first(samples)
+
+    def _rest(self, rank: int, start: float, stop: float, *_: float) -> None:
+        """Take a share of the samples through the other layers, forward and back."""
+        member, samples = self.members[rank], self.order[int(start) : int(stop)]
+        part = share(len(samples), rank, self.team.size)
+        if part.start == part.stop:
+            member.skip()
+            self._losses[rank] = 0
             return
-        for index, layer in enumerate(member.network.layers):
-            if isinstance(layer, Dropout):
-                layer.rng = generator(self.seed, Concern.DROPOUT, index, int(step), rank)
-        self._losses[rank] = member.learn(indices, self.labels[indices], len(indices) / batch)
+        y = self._sums[rank, part]
+        for other in self.team.ranks:
+            if other != rank:
+                y += self._sums[other, part]
+        labels = self.labels[samples[part]]
+        loss, self._douts[part] = member.rest(y, labels, len(labels) / len(samples))
+        self._losses[rank] = loss
 
-    def _add_up(self, rank: int) -> None:
-        """Add a part of the gradients up; leave its share of the squared norm."""
+    def _norm(self, rank: int, start: float, stop: float, *_: float) -> None:
+        """Compute the gradients of some parameters; leave their share of the squared norm."""
         member = self.members[rank]
-        member.add_up()
-        self._squares[rank] = np.dot(member.dw, member.dw)
+        member.gradients(self._douts[: int(stop - start)])
+        self._squares[rank] = sum(np.dot(part.dw, part.dw) for part in member.parts)
 
-    def _update(self, rank: int, step: float, learning_rate: float) -> None:
-        """Update a part of the parameters."""
+    def _update(
+        self, rank: int, start: float, stop: float, step: float, learning_rate: float
+    ) -> None:
+        """Update some parameters."""
         member = self.members[rank]
         if not self.clip_norm:
-            member.add_up()
+            member.gradients(self._douts[: int(stop - start)])
         elif (norm := math.sqrt(self._squares.sum())) > self.clip_norm:
-            np.multiply(member.dw, self.clip_norm / norm, out=member.dw)
+            for part in member.parts:
+                np.multiply(part.dw, self.clip_norm / norm, out=part.dw)
         member.update(int(step), learning_rate)
 
     def _measure(self, rank: int, which: float) -> None:

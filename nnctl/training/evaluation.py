@@ -91,7 +91,7 @@ def evaluate(
             evaluate_share(network, loss, Gatherer(samples.images), indices, result, mine)
 
         team.start([measure])
-        team.run(0)
+        team.run([0])
         team.settle()
     return result
 

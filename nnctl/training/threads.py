@@ -43,12 +43,12 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def choose_threads(parameters: int, batch_size: int, couples_samples: bool, cores: int) -> int:
+def choose_threads(parameters: int, batch_size: int, divisible: bool, cores: int) -> int:
     """Return the number of threads for a network of so many parameters.
 
-    A network that couples the samples of a batch (batch_norm) is computed in one piece.
+    One that is not `divisible` (it has batch_norm) is computed in one piece.
     """
-    if couples_samples or parameters * batch_size < WORTHWHILE:
+    if not divisible or parameters * batch_size < WORTHWHILE:
         return 1
     return min(cores, 2)
 

@@ -57,7 +57,7 @@ class Team:
         self.ranks = range(size)
         self._workers: list[int] = []
         self._tasks: Sequence[Callable[..., None]] = ()
-        self._command = self.allocate(8, np.float64)
+        self._command = self.allocate(16, np.float64)  # numbers of tasks and numbers, and both
         self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
         self._debt = -CREDIT
         self._alone_for = self._alone_until = 0.0
@@ -76,7 +76,7 @@ class Team:
         return np.frombuffer(memory, dtype, count)
 
     def start(self, tasks: Sequence[Callable[..., None]]) -> None:
-        """Fork the workers. From now on `run(i, ...)` does `tasks[i](rank, ...)` for each rank."""
+        """Fork the workers; from now on task i is `tasks[i](rank, ...)`."""
         self._tasks = tasks
         if self.size == 1:
             return
@@ -96,22 +96,26 @@ class Team:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def run(self, task: int, *numbers: float) -> None:
-        """Have the task done for every rank once the one before is; return when 0's share is.
+    def run(self, tasks: Sequence[int], *numbers: float) -> None:
+        """Have the tasks done in turn, each for every rank once the one before is.
 
-        Later ranks may still be at theirs: `settle` waits for them.
+        Returns when rank 0's share of the last one is done. Later ranks may still be at theirs:
+        `settle` waits for them.
         """
         self.settle()
-        work = self._tasks[task]
         if self.size == 1 or (self._alone_until and time.monotonic() < self._alone_until):
-            for rank in self.ranks:
-                work(rank, *numbers)
+            for task in tasks:
+                for rank in self.ranks:
+                    self._tasks[task](rank, *numbers)
             return
-        self._command[: 2 + len(numbers)] = task, len(numbers), *numbers
-        self._started = time.monotonic()
-        for go in self._go:
-            go.release()
-        work(0, *numbers)
+        counts = len(tasks), len(numbers)
+        self._command[: 2 + sum(counts)] = *counts, *tasks, *numbers
+        for task in tasks:
+            self.settle()
+            self._started = time.monotonic()
+            for go in self._go:
+                go.release()
+            self._tasks[task](0, *numbers)
 
     def settle(self) -> None:
         """Wait until the task is done for every rank."""
@@ -177,9 +181,13 @@ class Team:
             go, done = self._go[rank - 1], self._done[rank - 1]
             while True:
                 self._take(go, orphaned)
-                task, count, *numbers = self._command.tolist()
-                self._tasks[int(task)](rank, *numbers[: int(count)])
-                done.release()
+                count, more, *command = self._command.tolist()
+                tasks, numbers = command[: int(count)], command[int(count) : int(count + more)]
+                for place, task in enumerate(tasks):
+                    if place:
+                        self._take(go, orphaned)
+                    self._tasks[int(task)](rank, *numbers)
+                    done.release()
         finally:
             os._exit(1)
 

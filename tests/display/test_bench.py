@@ -86,7 +86,7 @@ def test_table_fits_and_needs_no_unicode(monkeypatch: pytest.MonkeyPatch, column
     words = " ".join(text.split())
     assert "39,760 parameters, batch size 100, threads 2 " in words
     assert "1,000 images a second, 0.2 GFLOP/s" in words
-    assert "2.00 times the bare matrix products of a thread's share of the batch" in words
+    assert "2.00 times the bare matrix products of a thread's share of the step" in words
     assert words.endswith(f"Advice: {FINE}")
 
 

@@ -75,14 +75,14 @@ def test_what_takes_long_is_seen_in_its_phase(
 def test_waiting_for_another_process_is_in_the_rest(
     tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = Engine._learn
+    rest = Engine._rest
 
     def late(engine: Engine, rank: int, *numbers: float) -> None:
         if rank:
             time.sleep(0.002)
-        learn(engine, rank, *numbers)
+        rest(engine, rank, *numbers)
 
-    monkeypatch.setattr(Engine, "_learn", late)
+    monkeypatch.setattr(Engine, "_rest", late)
     result = benchmark(tiny_settings(), tiny_data, threads=2)
     assert result.phases.rest > 0.5 * result.step_seconds
 
@@ -92,9 +92,11 @@ def test_bare_products_are_those_of_the_largest_share(
 ) -> None:
     result = benchmark(tiny_settings(training={"batch_size": 2}), tiny_data, threads=3)
     assert (result.processes, result.batch_size) == (3, 2)
-    operations = 2 * 1 * (2 * 12 * 6 + 3 * 6 * 5)
-    assert result.products_gflops == pytest.approx(operations / result.products_seconds / 1e9)
-    assert result.gflops == pytest.approx(2 * operations / result.step_seconds / 1e9)
+    # Both samples with four of twelve pixels in the first layer, one of them in the second.
+    share = 2 * (2 * 2 * 4 * 6 + 3 * 1 * 6 * 5)
+    assert result.products_gflops == pytest.approx(share / result.products_seconds / 1e9)
+    operations = 2 * 2 * (2 * 12 * 6 + 3 * 6 * 5)
+    assert result.gflops == pytest.approx(operations / result.step_seconds / 1e9)
 
 
 def tried(settings: Settings, data: DataSet, threads: int | None) -> list[tuple[int, int]]:

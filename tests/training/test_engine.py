@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -16,8 +16,9 @@ import pytest
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.nn.functions import Array
+from nnctl.nn.losses import SoftmaxWithLoss
 from nnctl.nn.optimizers import OPTIMIZERS
-from nnctl.training.engine import LEARN, Engine, split_data
+from nnctl.training.engine import FIRST, NORM, REST, Engine, build_network, split_data
 from nnctl.training.evaluation import chunks
 
 Start = Callable[..., Engine]
@@ -42,10 +43,21 @@ def start(tiny_settings: Callable[..., Settings], tiny_data: DataSet) -> Iterato
 
 def gradient(engine: Engine, start: int, stop: int) -> Array:
     """Return the gradient of the samples' mean loss, of all ranks together."""
-    engine.team.run(LEARN, start, stop, 1)
+    engine.team.run([FIRST, REST, NORM], start, stop, 1, 0.0)
     engine.settle()
-    total: Array = np.sum([member.network.gradients for member in engine.members], axis=0)
-    return total
+    whole = np.full(engine.network.size, np.nan, np.float32)
+    for member in engine.members:
+        for part in member.parts:
+            place = place_of(part.w, engine.network.parameters)
+            assert np.isnan(whole[place]).all()  # nobody else has it
+            whole[place] = part.dw
+    return whole
+
+
+def place_of(part: Array, whole: Array) -> slice:
+    """Return where in `whole` the view `part` of it lies."""
+    start = (part.ctypes.data - whole.ctypes.data) // whole.itemsize
+    return slice(start, start + len(part))
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -60,6 +72,33 @@ def test_gradients_of_a_team_add_up_to_those_of_one_process(
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
     losses = [engine.learn(start_at, stop, 1, 0.1) for engine in (alone, team)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "network",
+    [
+        [{"affine": 5}],
+        ["relu", {"affine": 6}, "gelu", {"affine": 4}, "relu", {"affine": 5}],
+        [{"dropout": 0.0}, {"affine": 6}, "batch_norm", "relu", {"affine": 5}],
+        ["batch_norm", {"affine": 6}, "relu", {"affine": 5}],
+    ],
+)
+def test_gradient_is_that_of_the_network_in_one_piece(
+    start: Start,
+    tiny_settings: Callable[..., Settings],
+    tiny_data: DataSet,
+    network: list[Any],
+    threads: int,
+) -> None:
+    engine = start(threads, network=network)
+    whole, loss = build_network(tiny_settings(network=network), 12), SoftmaxWithLoss()
+    whole.parameters[:] = engine.network.parameters
+    samples = engine.order[:25]
+    x = tiny_data.train.images[samples] / np.float32(255)
+    loss.forward(whole.forward(x, training=True), tiny_data.train.labels[samples])
+    whole.backward(loss.backward())
+    np.testing.assert_allclose(gradient(engine, 0, 25), whole.gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_member_without_a_sample_adds_nothing_that_it_still_has(start: Start) -> None:
@@ -116,9 +155,9 @@ def test_who_does_a_share_changes_no_byte(
         engine = start(threads, network=network, training={"clip_norm": clip_norm})
         run = engine.team.run
 
-        def sometimes_alone(task: int, *numbers: float) -> None:
+        def sometimes_alone(tasks: Sequence[int], *numbers: float) -> None:
             engine.team._alone_until = time.monotonic() + 60 if alone() else 0.0
-            run(task, *numbers)
+            run(tasks, *numbers)
 
         engine.team.run = sometimes_alone  # type: ignore[method-assign]
         return parameters(engine).tobytes()

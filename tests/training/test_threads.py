@@ -15,11 +15,11 @@ from nnctl.training.threads import (
 
 
 def test_rule_takes_two_processes_where_a_step_is_worth_it() -> None:
-    assert choose_threads(39_760, 100, False, 2) == 2
-    assert choose_threads(39_760, 10, False, 2) == 1
-    assert choose_threads(39_760, 100, False, 1) == 1
-    assert choose_threads(10**6, 100, True, 2) == 1  # batch_norm sees the whole batch
-    assert choose_threads(10**6, 100, False, 64) == 2
+    assert choose_threads(39_760, 100, True, 2) == 2
+    assert choose_threads(39_760, 10, True, 2) == 1
+    assert choose_threads(39_760, 100, True, 1) == 1
+    assert choose_threads(10**6, 100, False, 2) == 1  # batch_norm sees the whole batch
+    assert choose_threads(10**6, 100, True, 64) == 2
 
 
 def test_rule_for_an_evaluation_looks_at_all_of_it() -> None:

@@ -14,6 +14,7 @@ from nnctl.datasets import DataSet, Samples
 from nnctl.errors import ConfigError, Diverged
 from nnctl.training import engine
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.training.member import Member
 from nnctl.training.trainer import Trainer
 
 Make = Callable[..., Settings]
@@ -62,13 +63,13 @@ def test_epoch_sees_every_training_sample_once_the_last_partial_batch_too(
 ) -> None:
     with training(tiny_settings(training={"epochs": 2}), tiny_data) as trainer:
         seen: list[list[int]] = []
-        learn = engine.Member.learn
+        work = Member.first
 
-        def spy(member: engine.Member, indices: Any, labels: Any, weight: float) -> float:
-            seen.append(indices.tolist())
-            return learn(member, indices, labels, weight)
+        def spy(member: Member, samples: Any) -> Any:
+            seen.append(samples.tolist())
+            return work(member, samples)
 
-        monkeypatch.setattr(engine.Member, "learn", spy)
+        monkeypatch.setattr(Member, "first", spy)
         list(trainer.events())
         assert [len(batch) for batch in seen] == [25, 25, 25, 5] * 2
         first, second = list(chain(*seen[:4])), list(chain(*seen[4:]))

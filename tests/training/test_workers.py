@@ -50,11 +50,32 @@ def test_team_does_each_share_once_in_a_process_of_its_own(size: int) -> None:
     team, written = team_that_writes(size)
     with team:
         for factor in (1.0, 2.5):
-            team.run(0, factor)
+            team.run([0], factor)
             team.settle()
             assert written[:, 0].tolist() == [factor * (rank + 1) for rank in range(size)]
         assert len(set(written[:, 1])) == size
         assert written[0, 1] == os.getpid()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_next_task_finds_what_every_rank_did_in_the_one_before(size: int, alone: bool) -> None:
+    with Team(size) as team:
+        numbers, sums = (team.allocate(size, np.float64) for _ in range(2))
+
+        def write(rank: int, number: float) -> None:
+            time.sleep(0.002 * rank)
+            numbers[rank] = number + sums.sum()
+
+        def add_up(rank: int, number: float) -> None:
+            sums[rank] = numbers.sum()
+
+        team.start([write, add_up])
+        team._alone_until = time.monotonic() + 60 if alone else 0.0
+        team.run([0, 1, 0, 1], 1.0)
+        team.settle()
+        once = size  # each wrote 1
+        assert sums.tolist() == [size * (1 + size * once)] * size
 
 
 @pytest.mark.usefixtures("patient")
@@ -62,11 +83,11 @@ def test_caller_does_every_share_while_it_works_alone() -> None:
     team, written = team_that_writes(3)
     with team:
         team._alone_until = time.monotonic() + 60
-        team.run(0, 4.0)
+        team.run([0], 4.0)
         assert written[:, 0].tolist() == [4.0, 8.0, 12.0]
         assert set(written[:, 1]) == {os.getpid()}
         team._alone_until = 0.0
-        team.run(0, 1.0)
+        team.run([0], 1.0)
         team.settle()
         assert len(set(written[:, 1])) == 3
 
@@ -83,7 +104,7 @@ def test_late_worker_makes_the_caller_work_alone_for_longer_each_time() -> None:
     with team:
         for _ in range(3):
             team._alone_until = min(team._alone_until, time.monotonic())  # it is over
-            team.run(0)
+            team.run([0])
             team.settle()
             assert team._alone_until > time.monotonic()
             spans.append(team._alone_for)
@@ -95,7 +116,7 @@ def test_late_worker_makes_the_caller_work_alone_for_longer_each_time() -> None:
 def test_worker_that_fails_is_told_and_does_not_hang() -> None:
     team, _ = team_that_writes(2)
     with team:
-        team.run(1)
+        team.run([1])
         with pytest.raises(SystemFailure, match="--threads 1"):
             team.settle()
 
@@ -122,11 +143,11 @@ def ignored_children() -> Iterator[None]:
 def test_team_works_where_nobody_is_told_of_ended_children() -> None:
     team, written = team_that_writes(3)
     first, second = team._workers
-    team.run(0, 1.0)
+    team.run([0], 1.0)
     team.settle()
     assert written[2].tolist() == [3.0, second]
     os.kill(first, signal.SIGKILL)
-    team.run(0, 1.0)
+    team.run([0], 1.0)
     with pytest.raises(SystemFailure, match="a worker process ended unexpectedly"):
         team.settle()
     os.kill(second, signal.SIGKILL)
@@ -138,7 +159,7 @@ def test_workers_keep_no_pipe_of_the_caller_open() -> None:
     reader, writer = os.pipe()
     team, _ = team_that_writes(2)
     with team, open(reader, "rb") as pipe:
-        team.run(0, 1.0)  # now the worker is up
+        team.run([0], 1.0)  # now the worker is up
         team.settle()
         os.close(writer)
         assert pipe.read() == b""  # it would wait if somebody else could still write
@@ -150,7 +171,7 @@ def test_workers_ignore_the_signals_that_the_caller_answers() -> None:
     with team:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(team._workers[0], number)
-        team.run(0, 3.0)
+        team.run([0], 3.0)
         team.settle()
         assert written[1, 0] == 6.0
 
@@ -171,6 +192,6 @@ def test_team_of_one_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     task: Callable[[int], None] = done.append
     with Team(1) as team:
         team.start([task])
-        team.run(0)
+        team.run([0])
         team.settle()
     assert done == [0]
