@@ -16,7 +16,7 @@ from nnctl.nn.network import Network
 from nnctl.training.threads import choose_evaluation_threads, usable_cores
 from nnctl.training.workers import Team, share
 
-CHUNK = 500  # samples a forward pass; fixed, so that results do not depend on who computes what
+CHUNK = 250  # samples a forward pass; fixed, so that results do not depend on who computes what
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,13 @@ def record(
         write_atomically(run.manifest, to_json(manifest))
         save(data)
 
+    def save_epoch(event: EpochFinished) -> None:
+        data = dump(checkpoint_of(trainer))
+        append_row(run, event)
+        if event is trainer.best and trainer.watched == "validation":
+            write_atomically(run.best, data)
+        save(data)
+
     def finished(event: RunFinished) -> RunFinished:
         event = replace(event, run_dir=as_text(run.path))
         manifest.update(ended=now(), seconds=event.seconds)
@@ -81,11 +88,7 @@ def record(
                 if waited > trainer.settings.training.checkpoint_seconds:
                     save_inside_epoch()
             elif isinstance(event, EpochFinished):
-                data = dump(checkpoint_of(trainer))
-                append_row(run, event)
-                if event is trainer.best and trainer.watched == "validation":
-                    write_atomically(run.best, data)
-                save(data)
+                save_epoch(event)
             elif isinstance(event, RunStarted):
                 event = replace(event, run_dir=as_text(run.path))
             else:

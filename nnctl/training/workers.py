@@ -29,7 +29,7 @@ from nnctl.nn.functions import Array
 SPINS = 2000  # tries before a wait sleeps: about 0.1 ms, longer than two equal shares differ
 PATIENCE = 0.5  # seconds a sleeper waits before it looks whether the others are alive
 CREDIT = 0.0005  # seconds that workers may come late, beyond what working alone would cost
-ALONE = 0.02  # seconds the caller then works alone; twice as long each time it was too short ...
+ALONE = 0.004  # seconds the caller then works alone; twice as long each time it was too short ...
 ALONE_MOST = 0.5  # ... up to this
 
 CAN_FORK = hasattr(os, "fork")
