@@ -6,6 +6,7 @@ program into its exit code.
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import NoReturn
 
@@ -37,4 +38,5 @@ def main() -> NoReturn:
         code = code or ExitCode.SYSTEM
     sys.stderr.flush()
     signals.ignore()
+    gc.freeze()  # else Python's last collections look at every object: 20 ms for nothing
     sys.exit(code)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     "--batch-size",
     metavar="N",
     type=click.IntRange(min=1),
-    default=500,
+    default=250,
     show_default=True,
     help="Samples in a forward pass.",
 )

@@ -10,7 +10,7 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 MAX_THREADS = 256  # as `--threads` allows; nor may a run folder from a stranger ask for more
 
 # Below so many multiplications a step, two processes cost more than they save.
-WORTHWHILE = 2e6
+WORTHWHILE = 5e5
 # The same for a whole evaluation, which has to start them first.
 WORTHWHILE_EVALUATION = 1e9
 

@@ -76,7 +76,7 @@ def test_threads_are_taken_from_option_then_variables_then_rule(
     tmp_path: Path, option: str, variables: dict[str, str], threads: int
 ) -> None:
     options = ["--threads", option] if option else []
-    assert started_with(tmp_path, 20, *options, **variables) == threads
+    assert started_with(tmp_path, 5, *options, **variables) == threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
