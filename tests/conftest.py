@@ -14,10 +14,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from nnctl.datasets.catalogue import (
+from nnctl.training.threads import confine_blas
+
+confine_blas()  # as every command does; from Python 3.12 on, a fork beside BLAS's threads warns
+
+import numpy as np  # noqa: E402
+
+from nnctl.datasets.catalogue import (  # noqa: E402
     TEST_IMAGES,
     TEST_LABELS,
     TRAIN_IMAGES,

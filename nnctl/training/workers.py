@@ -58,6 +58,7 @@ class Team:
         self._workers: list[int] = []
         self._tasks: Sequence[Callable[..., None]] = ()
         self._command = self.allocate(16, np.float64)  # numbers of tasks and numbers, and both
+        self._last_words = self.allocate(4096, np.uint8)  # the traceback of a worker that failed
         self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
         self._debt = -CREDIT
         self._alone_for = self._alone_until = 0.0
@@ -81,7 +82,7 @@ class Team:
         if self.size == 1:
             return
         parent = os.getpid()
-        # Ctrl-C reaches every process: it must not meet a worker that doesn't ignore it yet.
+        # Ctrl-C reaches every process. The caller answers it for all: in workers it stays blocked.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for rank in self.ranks[1:]:
@@ -129,7 +130,7 @@ class Team:
         lost = now - waiting - (self.size - 1) * (waiting - self._started)
         self._debt = max(self._debt + lost, -CREDIT)
         if self._debt > 0:
-            too_short = now < self._alone_until + self._alone_for
+            too_short = self._started < self._alone_until + self._alone_for
             self._alone_for = min(2 * self._alone_for, ALONE_MOST) if too_short else ALONE
             self._alone_until = now + self._alone_for
             self._debt = -CREDIT
@@ -149,10 +150,11 @@ class Team:
         for worker in self._workers:
             if self._gone(worker, os.WNOHANG):
                 self._workers.remove(worker)
+                last_words = bytes(self._last_words).rstrip(b"\0").decode(errors="replace")
                 raise SystemFailure(
                     "a worker process ended unexpectedly (killed, or out of memory)\n"
                     "if it happens again, use --threads 1"
-                )
+                ) from (RuntimeError(last_words) if last_words else None)
 
     @staticmethod
     def _gone(worker: int, options: int = 0) -> bool:
@@ -171,8 +173,6 @@ class Team:
 
         try:
             self._workers = []
-            for number in SIGNALS:  # the caller answers them for all
-                signal.signal(number, signal.SIG_IGN)
             # A worker must not keep the caller's files, locks and pipes open.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
@@ -188,6 +188,11 @@ class Team:
                         self._take(go, orphaned)
                     self._tasks[int(task)](rank, *numbers)
                     done.release()
+        except BaseException:
+            import traceback
+
+            text = traceback.format_exc().encode()[-len(self._last_words) :]
+            self._last_words[: len(text)] = np.frombuffer(text, np.uint8)
         finally:
             os._exit(1)
 

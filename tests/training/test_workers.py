@@ -38,7 +38,7 @@ def team_that_writes(size: int) -> tuple[Team, Array]:
 
     def fail(rank: int) -> None:
         if rank:
-            raise ValueError
+            raise ValueError("no such luck")
 
     team.start([write, fail])
     return team, written
@@ -117,8 +117,9 @@ def test_worker_that_fails_is_told_and_does_not_hang() -> None:
     team, _ = team_that_writes(2)
     with team:
         team.run([1])
-        with pytest.raises(SystemFailure, match="--threads 1"):
+        with pytest.raises(SystemFailure, match="--threads 1") as caught:
             team.settle()
+    assert "ValueError: no such luck" in str(caught.value.__cause__)  # for NNCTL_DEBUG=1
 
 
 def test_closing_leaves_no_child_process() -> None:
