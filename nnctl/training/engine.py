@@ -131,7 +131,7 @@ class Engine:
         """
         with np.errstate(all="ignore"):  # divergence is found in the loss
             tasks = [FIRST, REST, NORM, UPDATE] if self.clip_norm else [FIRST, REST, UPDATE]
-            self.team.run(tasks, start, stop, step, learning_rate)
+            self.team.run(tasks, start, stop, step, learning_rate, overlap=True)
         return math.fsum(self._losses.tolist())
 
     def settle(self) -> None:

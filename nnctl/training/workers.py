@@ -59,7 +59,9 @@ class Team:
         self._tasks: Sequence[Callable[..., None]] = ()
         self._command = self.allocate(16, np.float64)  # numbers of tasks and numbers, and both
         self._last_words = self.allocate(4096, np.uint8)  # the traceback of a worker that failed
-        self._started = 0.0  # when the task that workers are at was begun, 0: they are at none
+        self._read = False  # have all workers read the command?
+        self._begun = 0  # tasks that workers may still be at ...
+        self._started = 0.0  # ... and when the first of them was
         self._debt = -CREDIT
         self._alone_for = self._alone_until = 0.0
         if size > 1:
@@ -97,33 +99,41 @@ class Team:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def run(self, tasks: Sequence[int], *numbers: float) -> None:
+    def run(self, tasks: Sequence[int], *numbers: float, overlap: bool = False) -> None:
         """Have the tasks done in turn, each for every rank once the one before is.
 
         Returns when rank 0's share of the last one is done. Later ranks may still be at theirs:
-        `settle` waits for them.
+        `settle` waits for them. With `overlap` the first task does not: each rank begins it when
+        its own share of the last one is done (if that was not the only one: a command must have
+        been read before the next is written).
         """
-        self.settle()
-        if self.size == 1 or (self._alone_until and time.monotonic() < self._alone_until):
+        alone = self.size == 1 or (self._alone_until and time.monotonic() < self._alone_until)
+        if alone or not (overlap and self._read):
+            self.settle()
+        if alone:
             for task in tasks:
                 for rank in self.ranks:
                     self._tasks[task](rank, *numbers)
             return
         counts = len(tasks), len(numbers)
         self._command[: 2 + sum(counts)] = *counts, *tasks, *numbers
-        for task in tasks:
-            self.settle()
-            self._started = time.monotonic()
+        self._read = len(tasks) > 1
+        for place, task in enumerate(tasks):
+            if place:
+                self.settle()
+            if not self._begun:
+                self._started = time.monotonic()
+            self._begun += 1
             for go in self._go:
                 go.release()
             self._tasks[task](0, *numbers)
 
     def settle(self) -> None:
-        """Wait until the task is done for every rank."""
-        if not self._started:
+        """Wait until what was begun is done for every rank."""
+        if not self._begun:
             return
         waiting = time.monotonic()
-        for done in self._done:
+        for done in self._done * self._begun:
             self._take(done, self._check_alive)
         now = time.monotonic()
         # What waiting has cost, less what the others' shares would have: above 0, go on alone.
@@ -134,7 +144,7 @@ class Team:
             self._alone_for = min(2 * self._alone_for, ALONE_MOST) if too_short else ALONE
             self._alone_until = now + self._alone_for
             self._debt = -CREDIT
-        self._started = 0.0
+        self._begun = 0
 
     @staticmethod
     def _take(token: Any, check: Callable[[], None]) -> None:
@@ -203,7 +213,7 @@ class Team:
                 os.kill(worker, signal.SIGKILL)
             self._gone(worker)
         self._workers = []
-        self._started = 0.0
+        self._begun = 0
 
     def __enter__(self) -> Self:
         return self

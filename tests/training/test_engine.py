@@ -155,9 +155,9 @@ def test_who_does_a_share_changes_no_byte(
         engine = start(threads, network=network, training={"clip_norm": clip_norm})
         run = engine.team.run
 
-        def sometimes_alone(tasks: Sequence[int], *numbers: float) -> None:
+        def sometimes_alone(tasks: Sequence[int], *numbers: float, overlap: bool = False) -> None:
             engine.team._alone_until = time.monotonic() + 60 if alone() else 0.0
-            run(tasks, *numbers)
+            run(tasks, *numbers, overlap=overlap)
 
         engine.team.run = sometimes_alone  # type: ignore[method-assign]
         return parameters(engine).tobytes()

@@ -121,7 +121,7 @@ def test_working_alone_changes_no_byte(tiny_settings: Make, tiny_data: DataSet) 
     with training(settings, tiny_data, threads=3) as trainer:
         trainer.engine.team._alone_until = time.monotonic() + 60
         list(trainer.events())
-        assert not trainer.engine.team._started
+        assert not trainer.engine.team._begun
         alone = trainer.engine.network.parameters.tobytes()
     assert alone == finished(settings, tiny_data, threads=3)[1]
 

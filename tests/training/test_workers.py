@@ -79,6 +79,31 @@ def test_next_task_finds_what_every_rank_did_in_the_one_before(size: int, alone:
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("overlap", [False, True])
+def test_ranks_wait_for_each_other_between_runs_unless_these_overlap(overlap: bool) -> None:
+    with Team(2) as team:
+        begun, ended = (team.allocate(2, np.float64) for _ in range(2))
+
+        def first(rank: int, number: float) -> None:
+            begun[rank] = time.monotonic()
+
+        def last(rank: int, number: float) -> None:
+            time.sleep(0.05 * rank)
+            ended[rank] = time.monotonic()
+
+        team.start([first, last])
+        team.run([0, 1], 1.0)
+        team.run([0], 2.0, overlap=overlap)
+        team.settle()
+        assert bool(begun[0] < ended[1]) is overlap
+        assert begun[1] > ended[1]  # no rank begins before its own share is done
+        # The command of a single task may not have been read: nobody may write the next one.
+        team.run([1], 3.0)
+        team.run([0], 4.0, overlap=True)
+        assert begun[0] > ended[1]
+
+
+@pytest.mark.usefixtures("patient")
 def test_caller_does_every_share_while_it_works_alone() -> None:
     team, written = team_that_writes(3)
     with team:
