@@ -252,8 +252,9 @@ def new_manifest(**facts: Any) -> dict[str, Any]:
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    kernels = os.environ.get("OPENBLAS_CORETYPE", "")
     return {
-        "blas": f"{blas['name']} {blas['version']}",
+        "blas": f"{blas['name']} {blas['version']} {kernels}".rstrip(),
         **facts,
         "command": as_text(shlex.join(sys.argv)),
         "started": now(),

@@ -38,8 +38,9 @@ for path in pathlib.Path(sys.argv[1]).glob("*.gz"):
 
 # Only the matrix products of forward passes of so many images, 500 at a time, on one thread.
 PRODUCTS = """
-import os, sys, time
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import sys, time
+from nnctl.training.threads import confine_blas
+confine_blas()
 import numpy as np
 count, *sizes = map(int, sys.argv[1:])
 rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nnctl.training import threads
 from nnctl.training.threads import (
     choose_evaluation_threads,
     choose_threads,
@@ -41,6 +42,35 @@ def test_usable_cores_respect_affinity() -> None:
 @pytest.mark.parametrize("value", ["", "0", "-1", "two"])
 def test_odd_blas_variables_ask_for_nothing(value: str) -> None:
     assert requested({"_NNCTL_OPENBLAS_NUM_THREADS": value}) is None
+
+
+@pytest.mark.parametrize(
+    ("processor", "given", "kernels"),
+    [
+        (("AuthenticAMD", "25"), {}, "Zen"),
+        (("AuthenticAMD", "25"), {"OPENBLAS_CORETYPE": "Haswell"}, "Haswell"),
+        (("GenuineIntel", "6"), {}, None),
+        (("", ""), {}, None),  # the system does not tell
+    ],
+)
+def test_kernels_suit_the_processor_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch,
+    processor: tuple[str, str],
+    given: dict[str, str],
+    kernels: str | None,
+) -> None:
+    environment = dict(given)
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(threads, "_processor", lambda: processor)
+    threads.confine_blas()
+    assert environment.get("OPENBLAS_CORETYPE") == kernels
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="no such file on this system")
+def test_processor_is_the_one_that_the_system_names() -> None:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    for value in threads._processor():
+        assert not value or any(line.endswith(f": {value}") for line in lines)
 
 
 def started_with(folder: Path, batch_size: int, *options: str, **variables: str) -> int:
