@@ -161,15 +161,7 @@ class Affine(Linear):
 
 @dataclass(eq=False)
 class Bias(Layer):
-    """y = x + b, b (units,). Back: dx = dout, db = sum of dout over the batch."""
-
-    def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of b."""
-        return {"bias": (inputs,)}
-
-    def initialize(self, rng: np.random.Generator) -> None:
-        """Start at zero."""
-        self.bias[...] = 0
+    """y = x + b, the b of an `Affine.split`. Back: dx = dout, db = sum of dout over the batch."""
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return x + b."""

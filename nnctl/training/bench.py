@@ -13,7 +13,7 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +24,9 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
 from nnctl.nn.functions import Array
-from nnctl.nn.layers import Affine, Linear
-from nnctl.nn.network import Network
+from nnctl.nn.layers import Layer, Linear
 from nnctl.training.engine import Engine, split_data
-from nnctl.training.member import Member, divisible
+from nnctl.training.member import divisible
 from nnctl.training.threads import usable_cores
 
 BLOCK_SECONDS = 0.05
@@ -106,11 +105,13 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         if (larger := min(LARGER * batch_size, samples)) > batch_size:
             others.append(steps(larger, threads))
 
-        share = math.ceil(batch_size / engine.team.size)
-        products, operations = _products(engine.members[-1], batch_size, share)  # the most
+        layers, first = engine.network.layers, engine.network.first_trained
+        whole_step = _products(layers[: first + 1], layers[first + 1 :], batch_size, batch_size)
+        share, last = math.ceil(batch_size / engine.team.size), engine.members[-1]  # the most
+        of_a_member = [*_products(last.head, last.tail, batch_size, share)]
         fractions: dict[str, list[float]] = {}
         bare, whole, _, *seconds = _take_turns(
-            [products, plain, _clocked(clocked, fractions), *others]
+            [_bare(of_a_member), plain, _clocked(clocked, fractions), *others]
         )
 
     phases = {phase: whole * statistics.median(parts) for phase, parts in fractions.items()}
@@ -121,10 +122,10 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         parameters=engine.network.size,
         step_seconds=whole,
         samples_per_second=batch_size / whole,
-        gflops=_operations(engine.network, batch_size) / whole / 1e9,
+        gflops=_operations(whole_step) / whole / 1e9,
         phases=Phases(**phases, rest=whole - sum(phases.values())),
         products_seconds=bare,
-        products_gflops=operations / bare / 1e9,
+        products_gflops=_operations(of_a_member) / bare / 1e9,
         ratio=whole / bare,
         alternatives=[
             Trial(
@@ -221,39 +222,37 @@ def _take_turns(works: Sequence[Work]) -> list[float]:
     return [statistics.median(block) for block in blocks]
 
 
-def _operations(network: Network, batch: int) -> int:
-    """Return the floating-point operations of the matrix products of a step."""
-    return sum(
-        2 * batch * layer.weight.size * (2 if index == network.first_trained else 3)
-        for index, layer in enumerate(network.layers)
-        if isinstance(layer, Affine)
-    )
+def _products(
+    head: Sequence[Layer], tail: Sequence[Layer], batch: int, share: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield rows, inputs, units, and the number of matrix products in a step, layer by layer.
 
-
-def _products(member: Member, batch: int, share: int) -> tuple[Work, int]:
-    """Return what does only the matrix products of a member's step, and their operations.
-
-    Its first layer sees the batch, the others a share of it.
+    `head` ends with the first affine layer; it sees the batch, and needs no input gradient.
+    `tail` sees a share of the batch.
     """
+    for layers, rows, count in ((head, batch, 2), (tail, share, 3)):
+        for layer in layers:
+            if isinstance(layer, Linear):
+                yield rows, *layer.weight.shape, count
+
+
+def _operations(products: Iterable[tuple[int, int, int, int]]) -> int:
+    """Return the floating-point operations of matrix products."""
+    return sum(2 * rows * inputs * units * count for rows, inputs, units, count in products)
+
+
+def _bare(products: Iterable[tuple[int, int, int, int]]) -> Work:
+    """Return what does only these matrix products."""
     rng = np.random.default_rng(0)
-    products = []
-    operations = 0
-    for layer in [*member.head, *member.tail]:
-        if not isinstance(layer, Linear):
-            continue
-        inputs, units = layer.weight.shape
-        first = layer in member.head
-        rows = batch if first else share
+    operands = []
+    for rows, inputs, units, count in products:
         shapes = (rows, inputs), (inputs, units), (rows, units)
         x, w, y = (rng.random(shape, dtype=np.float32) for shape in shapes)
-        products += [(x, w, y), (x.T, y.copy(), w.copy())]
-        if not first:
-            products += [(y.copy(), w.T, x.copy())]
-        operations += 2 * rows * inputs * units * (2 if first else 3)
+        operands += [(x, w, y), (x.T, y.copy(), w.copy()), (y.copy(), w.T, x.copy())][:count]
 
     def multiply(calls: int) -> None:
         for _ in range(calls):
-            for a, b, out in products:
+            for a, b, out in operands:
                 np.dot(a, b, out=out)
 
-    return multiply, operations
+    return multiply

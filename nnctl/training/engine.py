@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ class Engine:
         self.network.initialize(settings.seed)
         for network in networks[1:]:
             network.bind(self.network.parameters, network.gradients)
-        self.optimizer = build(OPTIMIZERS, settings.optimizer)
+        new_optimizer = partial(build, OPTIMIZERS, settings.optimizer)
+        self.optimizer = new_optimizer()
         self.state = {name: allocate(plan.size, np.float32) for name in self.optimizer.state_names}
         self.members = [
             Member(
@@ -85,7 +87,7 @@ class Engine:
                 networks,
                 data.train.images,
                 build(LOSSES, settings.loss),
-                lambda: build(OPTIMIZERS, settings.optimizer),
+                new_optimizer,
                 self.state,
             )
             for rank in self.team.ranks
