@@ -49,7 +49,7 @@ _DAY = 24 * 60 * 60.0
 SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))  # between the parts of a path
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Make `data` the content of `path`: after any fault it is the old content or the new one.
 
     A device or a pipe is written to as it is. Raises `SystemFailure` with the file and a reason.

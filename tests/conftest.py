@@ -65,6 +65,12 @@ def packed_files() -> dict[str, bytes]:
 
 
 @pytest.fixture
+def tiny_pins() -> dict[str, Pin]:
+    """What `packed_files` are pinned to."""
+    return dict(PINS)
+
+
+@pytest.fixture
 def mnist() -> Path:
     """The folder of the real MNIST."""
     folder = Path(os.environ.get("NNCTL_TEST_MNIST") or "data/mnist")

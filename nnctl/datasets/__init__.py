@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nnctl.datasets import cache, folder, idx
+from nnctl.datasets import cache, folder, idx, unpacked
 from nnctl.datasets.cache import FileStatus
 from nnctl.datasets.catalogue import (
     CATALOGUE,
@@ -140,7 +140,8 @@ def read(
         return folder.read(found, base)
     path = cache.folder_of(found, source) / f"{base}.gz"
     packed = cache.read(found, path.name, source, progress)
-    return idx.unpack(packed, FILES[base], path), path, found.pins[path.name].sha256
+    unpack = unpacked.read if found.mirrors else idx.unpack  # what is bundled is left as it is
+    return unpack(packed, FILES[base], path), path, found.pins[path.name].sha256
 
 
 def locate(name: str, source: Source) -> Path:

@@ -120,13 +120,18 @@ def _inflate(
     return shape, values
 
 
+def header(shape: tuple[int, ...]) -> bytes:
+    """Return the bytes that stand before values of `shape`."""
+    return struct.pack(f">{1 + len(shape)}I", _magic(len(shape)), *shape)
+
+
 def _parse(header: bytes, dimensions: tuple[str, ...], where: object) -> tuple[int, ...]:
     """Return the shape that a header tells, after checking its magic number and sizes."""
     size = _header_size(dimensions)
     if len(header) < size:
         raise DataError(f"{printable(where)}: cut off in the header, after {len(header)} bytes")
     magic, *shape = struct.unpack(f">{1 + len(dimensions)}I", header[:size])
-    if magic != (expected := 0x0800 | len(dimensions)):
+    if magic != (expected := _magic(len(dimensions))):
         raise DataError(
             f"{printable(where)}: magic number 0x{magic:08x}, where files with the "
             f"{dimensions[0]} begin 0x{expected:08x}"
@@ -135,6 +140,10 @@ def _parse(header: bytes, dimensions: tuple[str, ...], where: object) -> tuple[i
         if length == 0:
             raise DataError(f"{printable(where)}: {name}: 0")
     return tuple(shape)
+
+
+def _magic(dimensions: int) -> int:
+    return 0x0800 | dimensions
 
 
 def _header_size(dimensions: tuple[str, ...]) -> int:
