@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 
 from nnctl.nn.alone import Alone
-from nnctl.nn.differences import Comparison, shaken
+from nnctl.nn.differences import TOLERANCE, Comparison, H, agrees_by_default, shaken
 from nnctl.nn.functions import Array
 
 BACKWARD = "backpropagation"
+ASKED_TOO_MUCH = (
+    f"{BACKWARD} agrees with the numerical gradient at h = {H:g} to {TOLERANCE:g}, so the step "
+    "asked for is too large, or the tolerance too small"
+)
 
 
 def explain(alone: Alone, comparisons: list[Comparison]) -> str | None:
@@ -30,8 +34,11 @@ def explain(alone: Alone, comparisons: list[Comparison]) -> str | None:
     wrong = [found for found in comparisons if found.failed.any()]
     if not wrong:
         return None
-    first, *others = wrong
     with np.errstate(all="ignore"), alone.seeing(alone.x, alone.shaken):
+        wrong = [found for found in wrong if not _agrees(alone, found)]
+        if not wrong:
+            return ASKED_TOO_MUCH
+        first, *others = wrong
         sentence = next(filter(None, (cause(alone, first) for cause in CAUSES)))
     if others:
         names = " and ".join(other.name for other in others)
@@ -60,6 +67,14 @@ def explains(found: Comparison, a: Array, b: Array) -> bool:
     error = np.abs(found.analytic - found.numerical)[found.failed]
     left = np.abs(a - b)[found.failed]
     return matches(a, b) and bool((left < error / 10).mean() >= 0.9)
+
+
+def _agrees(alone: Alone, found: Comparison) -> bool:
+    """Return whether what failed agrees by the default step and tolerance."""
+    dependence = alone.dependence(found.name)
+    return agrees_by_default(
+        found, lambda entries, h: dependence.slopes(found.places[entries], h, alone.r)
+    )
 
 
 def _not_finite(alone: Alone, found: Comparison) -> str | None:

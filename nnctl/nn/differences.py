@@ -156,6 +156,23 @@ def compare(
     return numerical, verdicts
 
 
+def agrees_by_default(
+    found: Comparison, slopes: Callable[[Array, float], tuple[Array, Array]]
+) -> bool:
+    """Return whether the entries that failed agree by the default step and tolerance.
+
+    A numerical gradient is inexact: too large a step or too small a tolerance are no fault of
+    backpropagation. What failed by the default ones disagrees here too. `slopes` are as in
+    `compare`.
+    """
+    entries = np.flatnonzero(found.failed)
+    agrees = np.zeros(len(entries), np.bool_)
+    for step in (H, H / 10):
+        right, left = slopes(entries, step)
+        agrees |= relative_error(found.analytic[entries], (right + left) / 2) <= TOLERANCE
+    return bool(agrees.mean() >= 0.9)
+
+
 def shaken(array: Array, rng: np.random.Generator) -> Array:
     """Return `array` with every entry moved by up to a tenth of the largest."""
     size = float(np.abs(array).max(initial=0)) or 1.0

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnctl.nn.alone import Alone, LossLayer
-from nnctl.nn.causes import explain
-from nnctl.nn.differences import TOLERANCE, Comparison, H, Verdict, compare
+from nnctl.nn.causes import ASKED_TOO_MUCH, explain
+from nnctl.nn.differences import TOLERANCE, Comparison, H, Verdict, agrees_by_default, compare
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import LOSSES, Loss
@@ -157,13 +157,16 @@ def check(
     with np.errstate(all="ignore"):
         whole = Whole(network, loss, x, labels, rng)
         layers, causes = _check_alone(whole, groups, h, tolerance)
-        parameters = []
+        parameters, wrong = [], []
         for name, index, gradient, dependence in whole.parameters():
             places = _choose(gradient.reshape(-1), per_parameter, rng)
             slopes = whole.slopes(index, dependence, places, progress)
             noise = np.full(len(places), whole.noise)
-            found = compare(gradient.reshape(-1)[places], slopes, noise, h, tolerance)
-            parameters.append(_parameter_check(Comparison(name, gradient, places, *found)))
+            judged = compare(gradient.reshape(-1)[places], slopes, noise, h, tolerance)
+            found = Comparison(name, gradient, places, *judged)
+            parameters.append(_parameter_check(found))
+            if found.failed.any() and not agrees_by_default(found, slopes):
+                wrong.append(name)
         whole.restore()
     passed = not causes and all(parameter.passed for parameter in parameters)
     return Report(
@@ -177,7 +180,7 @@ def check(
         rounding=sum(p.rounding for p in parameters),
         parameters=parameters,
         layers=layers,
-        cause=None if passed else _verdict(causes, parameters, whole.complaint),
+        cause=None if passed else _verdict(causes, parameters, wrong, whole.complaint),
         seconds=time.perf_counter() - start,
     )
 
@@ -287,20 +290,29 @@ def _layer_check(name: str, comparisons: list[Comparison], *, passed: bool) -> L
 
 
 def _verdict(
-    causes: dict[str, str], parameters: list[ParameterCheck], complaint: str | None
+    causes: dict[str, str],
+    parameters: list[ParameterCheck],
+    wrong: list[str],
+    complaint: str | None,
 ) -> str:
-    """Return one sentence on what is wrong; `causes` are those of the layers that fail alone."""
+    """Return one sentence on what is wrong.
+
+    `causes` are those of the layers that fail alone, `wrong` names the parameters that fail by
+    the default step and tolerance too.
+    """
     if causes:
         names: dict[str, list[str]] = {}
         for name, cause in causes.items():
             names.setdefault(cause, []).append(name)
         return "; ".join(f"{' and '.join(layers)}: {cause}" for cause, layers in names.items())
-    failed = ", ".join(p.name for p in parameters if p.failed)
-    if complaint or failed:
-        what = complaint or f"the gradient of {failed} is wrong"
+    if complaint or wrong:
+        what = complaint or f"the gradient of {', '.join(wrong)} is wrong"
         return f"every layer is right alone, but not the network that joins them: {what}"
+    if any(p.failed for p in parameters):
+        return ASKED_TOO_MUCH
     kinks = ", ".join(p.name for p in parameters if not p.passed)
     return (
-        f"{kinks}: too many entries lie on a kink, where there is no derivative to compare with; "
-        "try more --samples, another --seed or a trained network"
+        f"{kinks}: too many entries lie on a kink, where there is no derivative to compare with, "
+        "or where the loss bends too much for h; try a smaller --h, more --samples, another --seed "
+        "or a trained network"
     )

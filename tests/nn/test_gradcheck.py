@@ -193,6 +193,17 @@ def test_check_does_not_pass_what_lies_on_kinks_and_says_so() -> None:
     assert "more --samples" in report.cause
 
 
+@pytest.mark.parametrize("scale", [1, 20])
+def test_check_blames_nothing_that_a_large_step_causes(scale: float) -> None:
+    network = network_of(Affine(20), Tanh(), Affine(CLASSES))
+    network.parameters *= scale
+    assert check(network, MeanSquaredError(), *batch_of(0)).passed
+    report = check(network, MeanSquaredError(), *batch_of(0), h=1e-2, tolerance=1e-9)
+    assert not report.passed
+    assert report.cause is not None
+    assert "smaller --h" in report.cause or "the step asked for is too large" in report.cause
+
+
 def test_check_counts_gradients_that_vanish_as_rounding() -> None:
     network = network_of(Affine(4), BatchNorm(), Affine(CLASSES))
     report = check(network, SoftmaxWithLoss(), *batch_of(0))

@@ -433,6 +433,23 @@ class WrongShape(Layer):
         return dout[:1]
 
 
+@pytest.mark.parametrize(("h", "tolerance"), [(1e-2, 1e-6), (1e-3, 1e-6), (1e-2, 1e-9)])
+def test_no_fault_is_found_where_too_much_is_asked(h: float, tolerance: float) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    x[:, 1] *= 1e-4  # batch_norm bends sharply where its input hardly varies
+    assert check_layer(BatchNorm(), x).passed
+    cause = check_layer(BatchNorm(), x, h=h, tolerance=tolerance).cause
+    assert cause is not None
+    assert cause.startswith("backpropagation agrees with the numerical gradient at h = 1e-05")
+
+
+@pytest.mark.parametrize("h", [1e-2, 1e-3])
+def test_fault_is_named_at_a_large_step_too(h: float) -> None:
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    cause = check_layer(WithoutBiasGradient(2), x, h=h).cause
+    assert cause == "the gradient of its bias is missing: backpropagation leaves it at 0"
+
+
 def test_check_layer_finds_a_gradient_of_another_shape() -> None:
     found = check_layer(WrongShape(), np.ones((4, 3)))
     assert found.cause == "the input gradient has the shape (1, 3), the input (4, 3)"
