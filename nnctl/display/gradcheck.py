@@ -100,8 +100,9 @@ def _entry(check: ParameterCheck) -> tuple[str, str, str]:
 def sweep_chart(errors: Sequence[tuple[float, float]]) -> Chart:
     """Return a chart of the error against h, from pairs of both in order of h."""
     best, _ = min(errors, key=lambda pair: pair[1])
-    title = f"relative error of the gradient against h: smallest at {best:.0e}"
-    return Chart(title, [Series("", errors)], x_label="h", log_x=True, log_y=True)
+    name = f"smallest at h = {best:.0e}"
+    title = "relative error of the gradient"
+    return Chart(title, [Series(name, errors)], x_label="h", log_x=True, log_y=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,10 @@ def test_gradcheck_json_of_a_failure_is_json_alone(
 
 
 def test_gradcheck_sweep_shows_the_error_against_h(small: str) -> None:
-    assert "relative error of the gradient against h" in gradcheck("-c", small, "--sweep").stdout
+    for columns in (40, 80):
+        shown = gradcheck("-c", small, "--sweep", columns=columns).stdout
+        assert "relative error of the gradient" in shown
+        assert re.search(r"smallest at h = \d+e-\d+\n", shown)
     report = as_json("-c", small, "--sweep")
     assert report.keys() == REPORT | {"sweep"}
     errors = {entry["h"]: entry["error"] for entry in report["sweep"]}
