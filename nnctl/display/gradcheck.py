@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,8 +100,8 @@ def _entry(check: ParameterCheck) -> tuple[str, str, str]:
 
 def sweep_chart(errors: Sequence[tuple[float, float]]) -> Chart:
     """Return a chart of the error against h, from pairs of both in order of h."""
-    best, _ = min(errors, key=lambda pair: pair[1])
-    name = f"smallest at h = {best:.0e}"
+    finite = [(error, h) for h, error in errors if math.isfinite(error)]
+    name = f"smallest at h = {min(finite)[1]:.0e}" if finite else "no number at any h"
     title = "relative error of the gradient"
     return Chart(title, [Series(name, errors)], x_label="h", log_x=True, log_y=True)
 

@@ -190,6 +190,14 @@ def test_gradcheck_sweep_shows_the_error_against_h(small: str) -> None:
     assert errors[min(errors)] > 10 * errors[best] < errors[max(errors)]
 
 
+def test_gradcheck_sweep_names_no_step_where_no_error_is_a_number(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    huge = (f"network.{i}.affine.initializer={{kind: normal, std: 1e300}}" for i in (0, 2))
+    assert run(["gradcheck", "--sweep", *(f"--set={key}" for key in huge)]) == 3
+    assert "no number at any h" in capfd.readouterr().out
+
+
 def test_gradcheck_uses_the_weights_of_a_run(runs_dir: Path) -> None:
     trained, fresh = as_json("--run", "wide-001"), as_json()
     assert trained["passed"]
