@@ -21,6 +21,7 @@ from nnctl.nn.trace import LayerTrace, SampleTrace, Trace
 
 FORWARD = ("layer", "output", "parameters", "mean", "std", "zeros", "saturated", "dead")
 BACKWARD = ("layer", "|dL/dy|", "|dL/dw|", "update/weight")
+LARGE = 1e6  # from here on, figures of one digit's outputs are written with an exponent
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class SampleView:
             return f"gradient at the outputs = 2 (output - target) / {len(self.sample.outputs)}"
         lines = ["gradient at the logits = softmax - target"]
         if smoothing := self.loss.label_smoothing:
-            off, on = sorted(self.sample.target)[:: len(self.sample.target) - 1]
+            off, on = min(self.sample.target), max(self.sample.target)
             lines.append(
                 f"label smoothing {smoothing:g} makes the target {on:.4g} instead of 1 at the "
                 f"label, {off:.4g} instead of 0 elsewhere"
@@ -115,6 +116,8 @@ def _loss_line(traced: Trace | SampleTrace, loss: Loss, classes: int | None = No
 
 
 def _column(values: Sequence[float], form: str) -> list[str]:
+    if max(map(abs, values)) >= LARGE:
+        form = form.replace("f", "e")
     return [f"{value + 0.0:{form}}" for value in values]  # + 0.0 makes -0 a 0
 
 

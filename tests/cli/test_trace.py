@@ -1,6 +1,8 @@
 """`nnctl trace` as its user meets it."""
 
 import json
+import re
+import struct
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,19 @@ def test_trace_index_says_when_label_smoothing_moves_the_target() -> None:
     assert sorted(sample["target"]) == pytest.approx([0.01] * 9 + [0.91])
 
 
+def test_trace_index_takes_label_smoothing_over_a_single_class(tmp_path: Path) -> None:
+    for part in ("train", "t10k"):
+        images, labels = (
+            tmp_path / f"{part}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")
+        )
+        images.write_bytes(struct.pack(">4I", 0x803, 1, 2, 2) + bytes(4))
+        labels.write_bytes(struct.pack(">2I", 0x801, 1) + bytes(1))
+    config = tmp_path / "single.yaml"
+    config.write_text("data: {dataset: ./, validation: 0}\nnetwork: [affine: 1]\n")
+    text = trace("-c", str(config), "--index", "0", "--set", "loss.label_smoothing=0.1")
+    assert "label smoothing 0.1 makes the target 1 instead" in text
+
+
 def test_trace_takes_mean_squared_error() -> None:
     arguments = ("--index", "7", "--set", "loss=mean_squared_error")
     text = trace(*arguments)
@@ -129,6 +144,14 @@ def test_trace_takes_mean_squared_error() -> None:
     assert "2 (output - target) / 10" in text
     assert "softmax" not in text
     assert as_json(*arguments)["sample"]["probabilities"] is None
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mean_squared_error"])
+def test_trace_index_keeps_huge_outputs_readable(loss: str) -> None:
+    huge = "network.2.affine.initializer={kind: normal, std: 1e30}"
+    text = trace("--index", "0", "--set", huge, "--set", f"loss={loss}", columns=40)
+    rows = [line for line in text.splitlines() if re.match(r"\d +-?\d\.\d{3}e\+", line)]
+    assert len(rows) == 10  # a line for each class
 
 
 def test_trace_of_a_run_uses_its_weights(tmp_path: Path) -> None:
