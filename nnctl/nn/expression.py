@@ -24,6 +24,7 @@ MAX_DEPTH = 100  # of parentheses and signs
 MAX_SHOWN = 72  # characters of a long expression in an error
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
+IN_NAMES = "a-z, A-Z, 0-9 and _"
 NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SIGNED = re.compile(f"[-+]?{NUMBER.pattern}")
 
@@ -60,7 +61,7 @@ def assignments(texts: Iterable[str]) -> dict[str, float]:
             raise UsageError(f"'{printable(text)}' is not NAME=VALUE, as in apple=100")
         if not NAME.fullmatch(name):
             raise UsageError(
-                f"'{printable(text)}': a name is made of letters, digits and _, not first a digit"
+                f"'{printable(text)}': a name is made of {IN_NAMES}, not first a digit"
             )
         if not SIGNED.fullmatch(number) or not math.isfinite(float(number)):
             raise UsageError(f"'{printable(text)}': '{printable(number)}' is not a finite number")
@@ -175,7 +176,9 @@ class _Parser:
         match = NUMBER.match(rest) or NAME.match(rest)
         self.token = _Token(match.group() if match else rest[:1], start)
         if rest and not match and rest[0] not in "+-*()":
-            self.fail(f"'{printable(rest[0])}' can't be used here; there are + - * and parentheses")
+            letter = rest[0].isalpha()
+            allowed = f"names have {IN_NAMES}" if letter else "there are + - * and parentheses"
+            self.fail(f"'{printable(rest[0])}' can't be used here; {allowed}")
 
     def found(self) -> str:
         """Say what is there instead."""
