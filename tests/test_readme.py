@@ -81,7 +81,8 @@ def test_readme_config_shows_every_default(tmp_path: Path) -> None:
     full.write_text(text)
     least.write_text(network.group())
     assert load_settings(str(full)) == load_settings(str(least))
-    assert all(name in text for name in (*LAYERS, *OPTIMIZERS, *SCHEDULES))
+    keys = re.findall(r"\w+(?=:)", shell("nnctl config show -c my-network.yaml", tmp_path).stdout)
+    assert all(name in text for name in (*LAYERS, *OPTIMIZERS, *SCHEDULES, *keys))
 
 
 def test_readme_config_error_is_the_real_one(tmp_path: Path) -> None:
