@@ -95,7 +95,8 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
     from nnctl.display.trace import SampleView, TraceView
 
     out = console()
-    batch_of = f"a mini-batch of {traced.batch_size} images of {printable(data.name)}"
+    images_of = "1 image" if traced.batch_size == 1 else f"{traced.batch_size} images"
+    batch_of = f"a mini-batch of {images_of} of {printable(data.name)}"
     title = f"{opened.title}: {batch_of}"
     out.print(TraceView(title, traced, loss, findings))
     if sample is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.layers import Affine
+from nnctl.nn.layers import Affine, BatchNorm
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
 from nnctl.nn.network import Network
 from nnctl.nn.trace import LayerTrace, Trace
@@ -38,6 +38,8 @@ def diagnose(trace: Trace, network: Network, loss: Loss, *, fresh: bool) -> list
     """Return what looks wrong in `trace`; `fresh`: the training of `network` has not begun."""
     if overflow := list(_not_finite(trace)):
         return overflow  # nothing else means anything then
+    if single := list(_single_sample(trace, network)):
+        return single  # nor here: no gradient passes batch_norm, whatever the network
     return [
         *(_initial_loss(trace, loss) if fresh else ()),
         *_same_units(trace, network),
@@ -64,6 +66,19 @@ def _not_finite(trace: Trace) -> Iterator[Finding]:
                 layer,
                 f"numbers overflow in {what} {layer or ''}".rstrip(),
                 "start with smaller weights (he_normal), or train with a smaller learning rate",
+            )
+            return
+
+
+def _single_sample(trace: Trace, network: Network) -> Iterator[Finding]:
+    for figures, layer in zip(trace.layers, network.layers, strict=True):
+        if isinstance(layer, BatchNorm) and trace.batch_size == 1:
+            yield Finding(
+                "single_sample",
+                figures.name,
+                f"{figures.name} sees one sample at a time, which is then its own mean: the "
+                "outputs are the same for every sample, so that no gradient passes",
+                "use a larger training.batch_size",
             )
             return
 

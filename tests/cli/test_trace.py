@@ -137,6 +137,10 @@ def test_trace_index_takes_label_smoothing_over_a_single_class(tmp_path: Path) -
     assert "label smoothing 0.1 makes the target 1 instead" in text
 
 
+def test_trace_follows_a_batch_of_one_image() -> None:
+    assert "a mini-batch of 1 image of mnist-sample" in trace("--batch-size", "1")
+
+
 def test_trace_takes_mean_squared_error() -> None:
     arguments = ("--index", "7", "--set", "loss=mean_squared_error")
     text = trace(*arguments)

@@ -305,6 +305,14 @@ def test_units_that_are_off_in_a_tiny_batch_are_not_called_dead(x: Array) -> Non
     assert diagnose(traced, net, loss, fresh=True) == []
 
 
+def test_batch_norm_over_one_sample_is_found(x: Array) -> None:
+    layers = [Affine(20), BatchNorm(), ReLU(), Affine(CLASSES)]
+    (finding,) = findings(layers, x[:1])
+    assert (finding.kind, finding.layer) == ("single_sample", "1.batch_norm")
+    assert "training.batch_size" in finding.remedy
+    assert findings(layers, x) == []
+
+
 @pytest.fixture(scope="module")
 def sample_set() -> DataSet:
     return load("mnist-sample", Source(offline=True))
