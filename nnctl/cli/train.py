@@ -81,7 +81,7 @@ def command(
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.training.claims import check_free, new_run, owned, point_latest
     from nnctl.training.events import RunFinished
-    from nnctl.training.resume import changes, go_on, recorded
+    from nnctl.training.resume import changes, check_same_data, go_on, recorded, restore
     from nnctl.training.runs import find_run
     from nnctl.training.session import begin, record
     from nnctl.training.threads import requested
@@ -115,9 +115,13 @@ def command(
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
         data = open_data(settings, source, quiet=quiet)
+        if before is not None:
+            check_same_data(before, data)
         threads = threads or (before.threads if before else requested())
         trainer = stack.enter_context(closing(Trainer(settings, data, threads)))
         if check_only:
+            if before is not None:
+                restore(trainer, before)
             if as_json or not quiet:
                 print_plan(trainer, as_json=as_json)
             return

@@ -143,25 +143,39 @@ def changes(before: Recorded, threads: int) -> list[str]:
     return [f"{what}: the resumed run may differ in its last bits" for what in found]
 
 
-def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
-    """Put the trainer where the run was left, its metrics too; return the run's manifest.
+def restore(trainer: Trainer, before: Recorded) -> None:
+    """Put the trainer where the run was left; the run itself is only read.
 
     Raises:
-        DataError, RunError: data or best checkpoint are not those of the run.
+        RunError: the best checkpoint is missing, damaged or not that of the run.
 
     """
-    checkpoint, run, manifest = before.checkpoint, before.run, before.manifest
-    check_same_data(before, trainer.data)
-    if checkpoint is None:
-        return begin(trainer, run)
-    snapshot = checkpoint.snapshot
+    if before.checkpoint is None:
+        return
+    snapshot = before.checkpoint.snapshot
     _check_position(trainer, before, snapshot)
     best = None
     if snapshot.progress.history and trainer.watched == "validation":
-        best = load(run.best)
+        best = load(before.run.best)
     trainer.restore(snapshot, best.snapshot if best else None)
     if best is not None:
         _check_best(trainer, before, best)
+
+
+def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
+    """Put the trainer where the run was left, its metrics too; return the run's manifest.
+
+    The data are those of the run, as `check_same_data` finds.
+
+    Raises:
+        RunError: the best checkpoint is missing, damaged or not that of the run.
+
+    """
+    checkpoint, run, manifest = before.checkpoint, before.run, before.manifest
+    restore(trainer, before)
+    if checkpoint is None:
+        return begin(trainer, run)
+    snapshot = checkpoint.snapshot
     repair_metrics(run, trainer.progress.history)
     unfinished = _seconds(manifest, "unfinished_epoch_seconds") if snapshot.progress.position else 0
     trainer.epoch_seconds = unfinished

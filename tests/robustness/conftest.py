@@ -67,6 +67,7 @@ class Lab:
     """A folder with a config, and nnctl run there."""
 
     cycles = int(os.environ.get("NNCTL_TEST_CYCLES") or 20)
+    write_data = staticmethod(write_data)
 
     def __init__(self, folder: Path, data: Path, process: "subprocess.Popen[str]") -> None:
         self.folder, self.data, self._process = folder, data, process

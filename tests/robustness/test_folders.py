@@ -228,6 +228,12 @@ def test_other_data_are_refused(lab: Lab, done: Run) -> None:
     outcome = lab("train", "--resume", "latest", "--epochs", "9", "-q").check(4)
     assert "t10k-labels-idx1-ubyte" in outcome.err
     assert done.files == before
+    lab("train", "--resume", "latest", "--epochs", "9", "--check").check(4)
+    # Also where they are too few, so that the run's config would not fit them.
+    shutil.rmtree(lab.folder / "data")
+    lab.write_data(lab.folder / "data", train=50)
+    assert "bring the original" in lab("train", "--resume", "latest", "--epochs", "9").check(4).err
+    assert done.files == before
     # Also before the first checkpoint.
     (done.path / "summary.json").unlink()
     (done.path / "checkpoints" / "last.safetensors").unlink()
@@ -374,7 +380,8 @@ def test_checkpoints_of_another_run_are_refused(lab: Lab, done: Run) -> None:
     outcome = lab("train", "--resume", "tiny-001", "--epochs", "5", "-q").check(5)
     assert "is of another run" in outcome.err
     (done.path / best).unlink()
-    lab("train", "--resume", "tiny-001", "--epochs", "5", "-q").check(5)
+    for how in ("-q", "--check"):
+        lab("train", "--resume", "tiny-001", "--epochs", "5", how).check(5)
     last = other.path / "checkpoints" / "last.safetensors"
     last.write_bytes(done.last)
     assert "seed: 0 -> 3" in lab("train", "--resume", "other-001", "-q").check(2).err
