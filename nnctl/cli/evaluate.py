@@ -101,7 +101,7 @@ def command(
     settings = checkpoint.settings
     if part == "validation" and not settings.data.validation:
         raise UsageError("--split validation: this run held no validation images out")
-    data = open_data(settings, source, quiet=as_json)
+    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json)
     if dataset is None and data.sha256 != checkpoint.data_sha256:
         warn(
             f"{printable(data.name)}: not the data that this network was trained on; the split "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnctl.errors import UsageError, printable
+from nnctl.errors import ConfigError, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.config import Settings
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "quickstart"
 
 
-def open_data(settings: Settings, source: Source, *, quiet: bool = False) -> DataSet:
+def open_data(
+    settings: Settings, source: Source, *, inputs: int | None = None, quiet: bool = False
+) -> DataSet:
     """Return the data set of `settings`, fetched if need be; shapes are checked before that.
 
-    `quiet` leaves out the progress of a download, not its warnings.
+    `inputs` is how many pixels the weights take, if there are any already. `quiet` leaves out the
+    progress of a download, not its warnings.
 
     Raises:
         ConfigError: the network does not fit the data set.
@@ -39,6 +42,11 @@ def open_data(settings: Settings, source: Source, *, quiet: bool = False) -> Dat
     name = settings.data.dataset
     description = datasets.describe(name, source)
     check_shapes(settings, description.inputs, description.classes)
+    if inputs not in (None, description.inputs):
+        raise ConfigError(
+            f"{printable(name)}: its images have {description.inputs:,} pixels, but the network "
+            f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
+        )
     units = description.inputs
     for choice in settings.network:
         units = build(LAYERS, choice).output_units(units)
@@ -106,7 +114,7 @@ def open_experiment(
         raise UsageError(
             "--set network.*: the run's weights belong to the network it was made with"
         )
-    data = open_data(settings, source, quiet=quiet)
+    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=quiet)
     return Experiment(settings, data, run, checkpoint.snapshot.parameters)
 
 

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,24 @@ def test_data_that_are_not_those_of_training_are_warned_of(
     labels.write_bytes(gzip.compress(values))
     assert run(["evaluate", "wide-001"]) == 0
     assert "warning" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["evaluate", "wide-001"], ["bench", "--run", "wide-001"]])
+def test_images_of_another_size_are_refused(
+    runs_dir: Path, tmp_path: Path, capsys: Capture, command: list[str]
+) -> None:
+    (tmp_path / "small").mkdir()
+    for name, count in (("train", 400), ("t10k", 20)):
+        images = struct.pack(">4I", 0x803, count, 10, 10) + bytes(100 * count)
+        (tmp_path / "small" / f"{name}-images-idx3-ubyte").write_bytes(images)
+        labels = struct.pack(">2I", 0x801, count) + bytes(count)
+        (tmp_path / "small" / f"{name}-labels-idx1-ubyte").write_bytes(labels)
+    option = "--dataset=./small" if command[0] == "evaluate" else "--set=data.dataset=./small"
+    assert run([*command, option]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("nnctl: error: ")
+    assert "its images have 100 pixels, but the network was trained on 784" in errors
 
 
 def test_evaluate_draws_the_mistakes_it_was_asked_for(
