@@ -98,7 +98,7 @@ def open_experiment(
         RunError: run or checkpoint are missing or damaged.
 
     """
-    from nnctl.config import load_settings
+    from nnctl.config import load_settings, settings_from_dict, to_dict
 
     if run is None:
         settings = load_settings(config or DEFAULT_CONFIG, overrides)
@@ -106,10 +106,13 @@ def open_experiment(
     context = click.get_current_context()
     if context.get_parameter_source("config") == click.core.ParameterSource.COMMANDLINE:
         raise UsageError("--config and --run can't be combined: a run brings its own config")
-    checkpoint, folder, _ = find_checkpoint(run, runs_dir)
-    settings = checkpoint.settings
+    key = "data.dataset"
+    dataset = dict(overrides).get(key)
+    checkpoint, folder, _ = find_checkpoint(run, runs_dir, dataset=dataset, option=f"--set {key}")
     if folder is not None:
         settings = load_settings(str(folder.config), overrides)
+    else:
+        settings = settings_from_dict(to_dict(checkpoint.settings), overrides)
     if settings.network != checkpoint.settings.network:
         raise UsageError(
             "--set network.*: the run's weights belong to the network it was made with"
@@ -119,11 +122,17 @@ def open_experiment(
 
 
 def find_checkpoint(
-    name: str, runs_dir: Path, *, which: str | None = None, dataset: str | None = None
+    name: str,
+    runs_dir: Path,
+    *,
+    which: str | None = None,
+    dataset: str | None = None,
+    option: str = "--dataset",
 ) -> tuple[Checkpoint, RunFolder | None, str]:
     """Return a checkpoint, its run if it lies in one, and which it is: best, last or its path.
 
-    `name` is a run or a safetensors file, `dataset` replaces the data set that was trained on.
+    `name` is a run or a safetensors file, `dataset` replaces the data set that was trained on, as
+    `option` of the command does.
 
     Raises:
         RunError: run or checkpoint are missing or damaged.
@@ -151,7 +160,7 @@ def find_checkpoint(
     else:
         run = None
     if dataset is None and settings.data.dataset == FOLDER:
-        raise UsageError(f"{name}: was trained on a folder of its own: name one with --dataset")
+        raise UsageError(f"{name}: was trained on a folder of its own: name one with {option}")
     if dataset is not None:
         settings = replace(settings, data=replace(settings.data, dataset=dataset))
     return replace(checkpoint, settings=settings), run, which

@@ -69,14 +69,21 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
     return _settings(root, problems)
 
 
-def settings_from_dict(plain: Mapping[str, Any]) -> Settings:
+def settings_from_dict(
+    plain: Mapping[str, Any], overrides: Sequence[tuple[str, str]] = ()
+) -> Settings:
     """Return the settings that `to_dict` made plain, after checking all of them.
+
+    `overrides` are those of `load_settings`.
 
     Raises:
         ConfigError: they are wrong.
 
     """
-    return _settings(node_of(dict(plain), "", Place(Source(""))), Problems())
+    root, problems = node_of(dict(plain), "", Place(Source(""))), Problems()
+    for key, value in overrides:
+        root = _override(root, key, value, problems)
+    return _settings(root, problems)
 
 
 def to_yaml(settings: Settings) -> str:

@@ -1,14 +1,18 @@
 import json
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from nnctl.cli.group import cli
 from nnctl.display import bench as display
-from nnctl.errors import ConfigError
+from nnctl.errors import ConfigError, UsageError
+from nnctl.files import bundled
 from nnctl.training import bench
 from nnctl.training.bench import Benchmark, Phases, Trial
+from nnctl.training.checkpoint import dump, load
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +50,27 @@ def test_bench_uses_the_threads_that_the_blas_variables_ask_for() -> None:
     asked = {"_NNCTL_OPENBLAS_NUM_THREADS": "2"}
     assert json.loads(run("--json", "--batch-size", "1", **asked).stdout)["threads"] == 2
     assert json.loads(run("--json", "--threads", "1", **asked).stdout)["threads"] == 1
+
+
+def test_checkpoint_file_of_its_own_can_be_overridden(runs_dir: Path) -> None:
+    checkpoint = str(shutil.copy(runs_dir / "wide-001/checkpoints/last.safetensors", "."))
+    result = run("--run", checkpoint, "--batch-size", "7", "--json")
+    assert json.loads(result.stdout)["batch_size"] == 7
+    with pytest.raises(ConfigError, match="batch_sise"):
+        run("--run", checkpoint, "--set", "training.batch_sise=7")
+
+
+def test_checkpoint_file_trained_on_a_folder_needs_one(runs_dir: Path) -> None:
+    shutil.copytree(bundled("data/mnist-sample"), "digits")
+    path = runs_dir / "wide-001/checkpoints/last.safetensors"
+    found = load(path)
+    data = replace(found.settings.data, dataset="/nowhere/digits")
+    moved = replace(found, settings=replace(found.settings, data=data))
+    Path("alone.safetensors").write_bytes(dump(moved))
+    with pytest.raises(UsageError, match=r"name one with --set data\.dataset"):
+        run("--run", "alone.safetensors")
+    result = run("--run", "alone.safetensors", "--set", "data.dataset=./digits", "--json")
+    assert json.loads(result.stdout)["batch_size"] == 100
 
 
 def test_bench_advises_a_larger_batch_where_it_is_worth_it(
