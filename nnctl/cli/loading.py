@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnctl.errors import ConfigError, UsageError, printable
+from nnctl.errors import ConfigError, RunError, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.config import Settings
@@ -141,7 +141,7 @@ def find_checkpoint(
     from nnctl.training.checkpoint import FOLDER, load
     from nnctl.training.runs import RunFolder, find_run, read_config
 
-    path = Path(name)
+    path, unasked = Path(name), False
     run: RunFolder | None
     if path.suffix == ".safetensors":
         if which is not None:
@@ -149,10 +149,18 @@ def find_checkpoint(
         run, which = RunFolder(path.absolute().parent.parent), name
     else:
         run = find_run(name, runs_dir)
+        unasked = which is None
         which = which or ("best" if run.best.exists() else "last")
         path = run.best if which == "best" else run.last
     checkpoint = load(path)
     settings = checkpoint.settings
+    # Before the end of its first epoch a run has no best.
+    begun = checkpoint.snapshot.progress.history and settings.data.validation
+    if unasked and which == "last" and begun:
+        raise RunError(
+            f"{printable(run.best)}: missing\n"
+            f"bring the original file back, or name {printable(run.last)} in its place"
+        )
     if run.manifest.is_file():  # else a file on its own
         recorded = read_config(run)
         dataset = dataset or recorded.data.dataset

@@ -7,6 +7,7 @@ import gzip
 import json
 import shutil
 import struct
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import pytest
 from rich.cells import cell_len
 
 from nnctl.cli.group import run
+from nnctl.config import load_settings
 from nnctl.datasets import Source, load
 from nnctl.files import bundled
 from nnctl.nn.metrics import wilson_interval
+from nnctl.training.runs import RunFolder
+from nnctl.training.session import begin, record
+from nnctl.training.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]
 
@@ -191,6 +196,32 @@ def test_damaged_checkpoint_is_refused(runs_dir: Path, capsys: Capture) -> None:
     code, errors = refused(capsys, "wide-001")
     assert code == 5
     assert "best.safetensors" in errors
+
+
+def test_best_checkpoint_that_is_gone_is_not_replaced_by_the_last(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    folder = runs_dir / "wide-001" / "checkpoints"
+    (folder / "best.safetensors").unlink()
+    code, errors = refused(capsys, "wide-001")
+    assert code == 5
+    assert "runs/wide-001/checkpoints/best.safetensors: missing" in errors
+    assert "name runs/wide-001/checkpoints/last.safetensors" in errors
+    assert report(capsys, "wide-001", "--checkpoint", "last")["checkpoint"] == "last"
+    report(capsys, str(folder / "last.safetensors"))
+
+
+def test_run_ended_in_its_first_epoch_is_measured_by_its_last_checkpoint(
+    tmp_path: Path, runs_dir: Path, capsys: Capture
+) -> None:
+    settings = load_settings("quickstart", [("training.checkpoint_seconds", "0")])
+    with closing(Trainer(settings, load("mnist-sample", Source()), 1)) as trainer:
+        run_folder = RunFolder(tmp_path / "begun")
+        run_folder.path.mkdir()
+        for _ in record(trainer, run_folder, begin(trainer, run_folder), lambda: True):
+            pass
+    found = report(capsys, "./begun")
+    assert (found["checkpoint"], found["samples"]) == ("last", 2000)
 
 
 def test_data_that_are_not_those_of_training_are_warned_of(
