@@ -211,10 +211,12 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
         raise RunError(f"{printable(runs_dir)}: no such folder; train a run or give --runs-dir")
     records = []
     for path in sorted(runs_dir.iterdir()):
-        if path.name.startswith(".") or path.name == LATEST or not path.is_dir():
+        run = RunFolder(path)
+        hidden = path.name.startswith(".") and not run.manifest.is_file()
+        if hidden or path.name == LATEST or not path.is_dir():
             continue
         try:
-            records.append(read_run(RunFolder(path)))
+            records.append(read_run(run))
         except (NnctlError, OSError) as error:
             warn(f"left out: {error}")
     return records

@@ -117,6 +117,17 @@ def test_list_names_folders_that_are_no_runs_in_a_warning(runs_dir: Path, capsys
     assert "runs/wide-001/summary.json: damaged" in warnings[2]
 
 
+def test_list_leaves_out_no_run_whose_name_begins_with_a_dot(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    (runs_dir / ".cache").mkdir()
+    (runs_dir / "wide-001").rename(runs_dir / ".wide-001")
+    assert run(["runs", "list", "--json"]) == 0
+    out, errors = capsys.readouterr()
+    assert ".wide-001" in [json.loads(line)["run"] for line in out.splitlines()]
+    assert errors == ""
+
+
 def test_list_of_an_empty_folder_is_empty(runs_dir: Path, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "none").mkdir()
     for form in ([], ["--json"], ["--csv"]):
