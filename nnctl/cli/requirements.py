@@ -96,6 +96,7 @@ def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
             value = value.get(key) if isinstance(value, dict) else None
         finite = value is not None and math.isfinite(value)
         if not finite or not OPERATORS[requirement.operator](value, requirement.number):
-            failed.append(f"{requirement.text.strip()}: {requirement.field} is {value}")
+            found = value if finite else "null"
+            failed.append(f"{requirement.text.strip()}: {requirement.field} is {found}")
     if failed:
         raise CheckFailed("a requirement is not met\n" + "\n".join(failed))

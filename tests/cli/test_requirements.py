@@ -122,7 +122,7 @@ def test_every_requirement_that_fails_is_told_with_what_was_found() -> None:
     assert str(caught.value).splitlines() == [
         "a requirement is not met",
         "accuracy>=0.97: accuracy is 0.95",
-        "overfitting.gap < 0.1: overfitting.gap is None",
+        "overfitting.gap < 0.1: overfitting.gap is null",
     ]
 
 
