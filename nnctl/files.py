@@ -104,6 +104,19 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[bool]:
         os.close(descriptor)
 
 
+def is_free(folder: Path) -> bool:
+    """Return whether nobody holds the lock of `folder`; False where there are no locks.
+
+    To find out it is held for microseconds: who wants it should wait a little.
+    """
+    with told("opening", folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return _try_lock(descriptor, without_locks=False)
+    finally:
+        os.close(descriptor)
+
+
 def has_separator(name: str) -> bool:
     """Return whether `name` is a path rather than a word: a path has a separator."""
     return any(separator in name for separator in SEPARATORS)

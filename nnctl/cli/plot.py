@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -50,8 +51,9 @@ def command(
     validation curves alone.
     """
     from nnctl.display.charts import Chart
-    from nnctl.display.output import console
+    from nnctl.display.output import console, warn
     from nnctl.display.plot import check_picture, runs_chart, write_picture
+    from nnctl.training.claims import ended
     from nnctl.training.runs import LATEST, find_run, read_metrics
 
     if output is not None:
@@ -67,15 +69,24 @@ def command(
         height = min(max(console().height - 6, 5), 20)
         return runs_chart(rows, metric, log=log, smooth=smooth, height=height)
 
-    if follow:
+    def all_ended() -> bool:
+        return all(map(ended, runs.values()))
+
+    if follow and not all_ended():
         from nnctl.display.region import redraw_until
 
-        redraw_until(lambda: all(run.summary.exists() for run in runs.values()), chart)
-        return
-    for path, run in runs.items():
-        if not read_metrics(run):
-            raise RunError(f"{labels[path]}: no epoch is finished yet\n--follow waits for one")
-    if output is not None:
-        write_picture(output, chart())
+        redraw_until(all_ended, chart)
     else:
-        console().print(chart())
+        for path, run in runs.items():
+            if not read_metrics(run):
+                yet = "; the run has ended" if ended(run) else " yet\n--follow waits for one"
+                raise RunError(f"{labels[path]}: no epoch is finished{yet}")
+        if output is not None:
+            write_picture(output, chart())
+        else:
+            console().print(chart())
+    if follow:
+        for path, run in runs.items():
+            if not run.summary.exists():
+                again = printable(f"nnctl train --resume {shlex.quote(str(run.path))}")
+                warn(f"{labels[path]}: was killed before its end; go on with: {again}")

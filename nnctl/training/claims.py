@@ -14,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
-from nnctl.files import TEMPORARY, locked, told
+from nnctl.files import TEMPORARY, is_free, locked, told
 from nnctl.training.runs import LATEST, Manifest, RunFolder, convert, read_json
 
+GLANCE = 0.1  # seconds; `ended` holds the lock for far less
 ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
 
 
@@ -64,10 +65,15 @@ def owned(run: RunFolder) -> Iterator[None]:
         RunError: another process trains this run.
 
     """
-    with locked(run.path) as mine:
+    with locked(run.path, GLANCE) as mine:
         if not mine:
             raise RunError(f"{printable(run.path)}: in use by another process; wait for it to end")
         yield
+
+
+def ended(run: RunFolder) -> bool:
+    """Return whether a run is over: it has had its last word, or its process was killed."""
+    return run.summary.exists() or is_free(run.path)
 
 
 def check_free(path: Path, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 from nnctl.cli.group import cli, run
 from nnctl.display import region
 from nnctl.display.plot import runs_chart, smoothed
+from nnctl.training.claims import owned
+from nnctl.training.runs import RunFolder
 
 Text = pytest.CaptureFixture[str]
 
@@ -137,8 +140,13 @@ def test_what_can_not_be_plotted_is_told(
 
 def test_run_without_an_epoch_is_told(runs_dir: Path, capfd: Text) -> None:
     (runs_dir / "wide-001" / "metrics.jsonl").write_text("")
-    assert run(["plot", "wide-001"]) == 5
-    assert "no epoch is finished yet" in capfd.readouterr().err
+    for follow in ([], ["--follow"]):
+        assert run(["plot", "wide-001", *follow]) == 5
+        assert capfd.readouterr().err.endswith("no epoch is finished; the run has ended\n")
+    (runs_dir / "wide-001" / "summary.json").unlink()
+    with owned(RunFolder(runs_dir / "wide-001")):
+        assert run(["plot", "wide-001"]) == 5
+    assert capfd.readouterr().err.endswith("no epoch is finished yet\n--follow waits for one\n")
 
 
 def test_follow_draws_until_the_run_is_over(
@@ -166,7 +174,8 @@ def test_follow_draws_until_the_run_is_over(
     monkeypatch.setattr(region, "can_redraw", lambda stream: True)
     monkeypatch.setattr(region, "Region", Recorder)
     monkeypatch.setattr(region, "sleep", train_on)
-    plot("wide-001", "--follow")
+    with owned(RunFolder(folder)):
+        plot("wide-001", "--follow")
     assert drawn == ["0 epochs", "1 epochs", "2 epochs", "3 epochs", "3 epochs"]
 
 
@@ -183,4 +192,29 @@ def test_follow_prints_the_end_once_where_nothing_can_be_redrawn(
     summary.unlink()
     finish: Callable[[float], object] = lambda seconds: summary.write_bytes(content)  # noqa: E731
     monkeypatch.setattr(region, "sleep", finish)
-    assert plot("wide-001", "--follow") == plot("wide-001")
+    with owned(RunFolder(runs_dir / "wide-001")):
+        followed = plot("wide-001", "--follow")
+    assert followed == plot("wide-001")
+
+
+def test_follow_ends_when_the_run_is_killed_and_says_how_to_go_on(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: Text
+) -> None:
+    (runs_dir / "wide-001" / "summary.json").unlink()
+    expected = plot("wide-001")
+    looks = []
+    with ExitStack() as owner:
+        owner.enter_context(owned(RunFolder(runs_dir / "wide-001")))
+
+        def be_killed(seconds: float) -> None:
+            owner.close()  # the lock goes with the process
+            looks.append(seconds)
+            assert len(looks) == 1
+
+        monkeypatch.setattr(region, "sleep", be_killed)
+        assert run(["plot", "wide-001", "--follow"]) == 0
+    assert capfd.readouterr() == (
+        expected,
+        "nnctl: warning: wide-001: was killed before its end; "
+        "go on with: nnctl train --resume runs/wide-001\n",
+    )
