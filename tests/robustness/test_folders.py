@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -249,6 +250,22 @@ def test_threads_are_remembered_and_others_are_warned_of(lab: Lab) -> None:
     outcome = lab(*more, "5", "--threads", "1").check(0)
     assert outcome.events[0]["threads"] == 1
     assert re.search("nnctl: warning: .*threads", outcome.err)
+
+
+def test_other_versions_are_warned_of(lab: Lab, done: Run) -> None:
+    path = done.path / "checkpoints" / "last.safetensors"
+    checkpoint = load(path)
+    then = checkpoint.versions | {"numpy": f"1.0{ESCAPE}"}
+    path.write_bytes(dump(replace(checkpoint, versions=then)))
+    outcome = lab("train", "--resume", "latest", "-q", "--epochs", "4").check(0)
+    (warning,) = outcome.err.splitlines()
+    now = checkpoint.versions["numpy"]
+    assert warning.startswith(
+        f"nnctl: warning: numpy was 1.0\\x1b[31m, now it is {now}: the resumed run may differ"
+    )
+    # What was written since is of these versions.
+    assert json.loads((done.path / "manifest.json").read_text())["versions"]["numpy"] == now
+    assert lab("train", "--resume", "latest", "-q", "--epochs", "5").check(0).err == ""
 
 
 def test_diverged_run_stays_diverged(lab: Lab) -> None:
