@@ -190,7 +190,8 @@ def verify(
     if failed:
         raise CheckFailed(
             f"not exact: {', '.join(failed)}\n"
-            "the last checkpoints differ in their bytes; other libraries or another machine do that"
+            "the last checkpoints differ in their bytes: another machine does that, "
+            "or other versions or threads in a part of the run"
         )
 
 
