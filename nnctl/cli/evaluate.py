@@ -96,6 +96,7 @@ def command(
     from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
     from nnctl.training.engine import split_data
     from nnctl.training.evaluation import evaluate, predictions_csv
+    from nnctl.training.threads import requested
 
     checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
     settings = checkpoint.settings
@@ -112,6 +113,7 @@ def command(
     else:
         samples, indices = data.train, getattr(split_data(settings, data), part)
     network, loss = checkpoint.network(), build(LOSSES, settings.loss)
+    threads = threads or requested()
     result = evaluate(network, loss, samples, indices, batch_size, threads)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
     report = {

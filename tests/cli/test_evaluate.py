@@ -20,9 +20,11 @@ from nnctl.config import load_settings
 from nnctl.datasets import Source, load
 from nnctl.files import bundled
 from nnctl.nn.metrics import wilson_interval
+from nnctl.training import evaluation
 from nnctl.training.runs import RunFolder
 from nnctl.training.session import begin, record
 from nnctl.training.trainer import Trainer
+from nnctl.training.workers import Team
 
 Capture = pytest.CaptureFixture[str]
 
@@ -222,6 +224,25 @@ def test_run_ended_in_its_first_epoch_is_measured_by_its_last_checkpoint(
             pass
     found = report(capsys, "./begun")
     assert (found["checkpoint"], found["samples"]) == ("last", 2000)
+
+
+def test_threads_are_taken_from_option_then_variables(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class Recorder(Team):
+        def __init__(self, size: int) -> None:
+            sizes.append(size)
+            super().__init__(size)
+
+    monkeypatch.setattr(evaluation, "Team", Recorder)
+    monkeypatch.setenv("_NNCTL_OMP_NUM_THREADS", "3")  # as it is kept for this
+    monkeypatch.delenv("_NNCTL_OPENBLAS_NUM_THREADS", raising=False)
+    for arguments, variable in ((["--threads", "1"], "2"), ([], "2"), ([], "")):
+        monkeypatch.setenv("NNCTL_THREADS", variable)
+        report(capsys, "wide-001", *arguments)
+    assert sizes == [1, 2, 3]
 
 
 def test_data_that_are_not_those_of_training_are_warned_of(
