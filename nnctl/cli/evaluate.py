@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--predictions",
     "csv",
     metavar="FILE.csv",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Write the prediction for each sample.",
 )
 @click.option(

@@ -107,7 +107,7 @@ def runs_dir_option(function: F) -> F:
         envvar="NNCTL_RUNS_DIR",
         default="runs",
         show_default=True,
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),  # permissions are the system's matter
         help="Folder of the runs.",
     )(function)
 

@@ -32,7 +32,7 @@ from nnctl.errors import RunError, UsageError, printable
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, readable=False),
     help="Write a picture, .svg or .png, instead.",
 )
 @runs_dir_option

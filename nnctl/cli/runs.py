@@ -203,6 +203,7 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
 
     """
     from nnctl.display.output import warn
+    from nnctl.files import told
     from nnctl.training.compare import read_run
     from nnctl.training.runs import LATEST, RunFolder, find_run
 
@@ -212,13 +213,14 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
         raise RunError(f"{printable(runs_dir)}: no such folder; train a run or give --runs-dir")
     records = []
     for path in sorted(runs_dir.iterdir()):
-        run = RunFolder(path)
-        hidden = path.name.startswith(".") and not run.manifest.is_file()
-        if hidden or path.name == LATEST or not path.is_dir():
+        if path.name == LATEST or not path.is_dir():
             continue
+        run = RunFolder(path)
         try:
-            records.append(read_run(run))
-        except (NnctlError, OSError) as error:
+            with told("reading", path):
+                if run.manifest.exists() or not path.name.startswith("."):
+                    records.append(read_run(run))
+        except NnctlError as error:
             warn(f"left out: {error}")
     return records
 

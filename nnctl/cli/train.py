@@ -42,7 +42,7 @@ def _fields() -> list[str]:
 @click.option(
     "--run-dir",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Write the run here; default a new numbered folder in --runs-dir.",
 )
 @runs_dir_option

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from nnctl.config import load_settings
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.checkpoint import dump
 from nnctl.training.checkpoint import load as load_checkpoint
+from nnctl.training.runs import RunFolder
 
 Capture = pytest.CaptureFixture[str]
 
@@ -115,6 +118,38 @@ def test_list_names_folders_that_are_no_runs_in_a_warning(runs_dir: Path, capsys
     assert "runs/foreign: not a run, it has no manifest.json" in warnings[0]
     assert "runs/unwatched-001: its config can't be used" in warnings[1]
     assert "runs/wide-001/summary.json: damaged" in warnings[2]
+
+
+def test_list_names_folders_that_may_not_be_read_in_a_warning(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run_folder: RunFolder) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(run_folder.manifest))
+
+    monkeypatch.setattr("nnctl.training.compare.read_run", refuse)
+    assert run(["runs", "list", "--json"]) == 0
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith(
+        "nnctl: warning: left out: reading runs/narrow-001: permission denied; "
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "list", "--runs-dir", "runs"],
+        ["evaluate", "wide-001", "--predictions", "runs/p.csv"],
+        ["train", "-c", "quickstart", "--run-dir", "runs/empty", "--check"],
+    ],
+)
+def test_permissions_are_no_matter_of_usage(
+    runs_dir: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    (runs_dir / "empty").mkdir()
+    (runs_dir / "p.csv").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode, **options: False)
+    assert run(arguments) == 0  # the system itself, which is not asked here, decides
 
 
 def test_list_leaves_out_no_run_whose_name_begins_with_a_dot(
