@@ -99,13 +99,15 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     longer = settings.training.epochs - before.training.epochs
     if longer < 0:
         refused += ["training.epochs: a run can't be made shorter"]
+    advice = "only more training.epochs can be asked for; train a new run for the rest"
     if longer > 0 and before.schedule.kind in LENGTH_SHAPED:
         refused += [f"training.epochs: the {before.schedule.kind} schedule depends on it"]
+        advice = "train a new run for that"
     if refused:
         raise UsageError(
             f"{printable(run.path)} was trained with another config\n"
             + "\n".join(f"  {line}" for line in refused)
-            + "\nonly more training.epochs can be asked for; train a new run for the rest"
+            + f"\n{advice}"
         )
     if checkpoint is not None:
         threads, data_sha256 = checkpoint.threads, checkpoint.data_sha256
