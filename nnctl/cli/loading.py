@@ -161,7 +161,8 @@ def find_checkpoint(
             f"{printable(run.best)}: missing\n"
             f"bring the original file back, or name {printable(run.last)} in its place"
         )
-    if run.manifest.is_file():  # else a file on its own
+    inside = path.absolute().parent == run.last.parent.absolute()
+    if inside and run.manifest.is_file():  # else a file on its own
         recorded = read_config(run)
         dataset = dataset or recorded.data.dataset
         settings = replace(settings, name=recorded.name)

@@ -138,6 +138,15 @@ def test_checkpoint_file_needs_no_run_around_it(runs_dir: Path, capsys: Capture)
     assert capsys.readouterr().out.startswith("alone.safetensors: mnist-sample, test split")
 
 
+def test_checkpoint_file_in_a_project_is_not_taken_for_a_run(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    Path("app/models").mkdir(parents=True)
+    Path("app/manifest.json").write_text('{"name": "somebody\'s app"}')
+    shutil.copy(runs_dir / "wide-001" / "checkpoints" / "best.safetensors", "app/models")
+    assert report(capsys, "app/models/best.safetensors")["run_dir"] is None
+
+
 def test_checkpoint_file_inside_a_run_belongs_to_it(
     runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
