@@ -63,6 +63,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
         # Where the most can go wrong: in the middle of an epoch.
         epochs = steps // 2 // steps_per_epoch
         middle = epochs * steps_per_epoch + max(steps_per_epoch // 2, 1)
+        middle = min(middle, max(steps - 1, 1))  # at its end nothing would be left to go on with
         step, _ = _train(settings, data, threads, parted, lambda step: step >= middle)
         _train(settings, data, threads, parted)
         return Verification(

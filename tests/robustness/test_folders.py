@@ -440,3 +440,10 @@ def test_verify_tells_whether_a_run_can_be_interrupted(lab: Lab, done: Run) -> N
     lab("train", "-c", lab.config(), "-q", below=lab.runs / "tiny-002", at=60).check(-9)
     proof = lab("runs", "verify", "tiny-002", "--json").check(0).events[0]
     assert proof["recorded"] is None
+
+
+def test_verify_interrupts_a_run_of_two_steps_between_them(lab: Lab) -> None:
+    config = lab.config(training={"epochs": 2, "batch_size": 1000})
+    lab("train", "-c", config, "-q").check(0)
+    proof = lab("runs", "verify", "latest", "--json").check(0).events[0]
+    assert (proof["step"], proof["steps"], proof["exact"]) == (1, 2, True)
