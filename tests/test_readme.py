@@ -99,6 +99,18 @@ def test_readme_weights_are_read_by_plain_numpy(tmp_path: Path) -> None:
     assert re.fullmatch(rb"\[\d\]\s+", done.stdout), done.stderr
 
 
+@pytest.mark.parametrize("left", [[], ["manifest.json"], ["manifest.json", "metrics.jsonl"]])
+def test_readme_job_that_was_killed_before_it_began_is_begun(
+    tmp_path: Path, trained: Path, left: list[str]
+) -> None:
+    [recipe] = blocks("sh", "--resume")
+    (tmp_path / "job").mkdir()
+    for name in left:
+        shutil.copy(trained / "runs" / "quickstart-001" / name, tmp_path / "job")
+    done = shell(recipe, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "job\njob\n"), done.stderr
+
+
 def test_readme_layer_is_found_right(tmp_path: Path) -> None:
     [code] = blocks("python", "check_layer")
     done = subprocess.run(
