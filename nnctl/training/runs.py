@@ -83,6 +83,11 @@ class Manifest:
     threads: int
     data_sha256: dict[str, str]
 
+    def __post_init__(self) -> None:
+        # Times without a zone can't be ordered, and the first and last year not shown in any zone.
+        if self.started.tzinfo is None or not 1 < self.started.year < 9999:
+            raise ValueError("started is no time that a run can have")
+
 
 # Finding and reading.
 

@@ -120,6 +120,19 @@ def test_list_names_folders_that_are_no_runs_in_a_warning(runs_dir: Path, capsys
     assert "runs/wide-001/summary.json: damaged" in warnings[2]
 
 
+@pytest.mark.parametrize("time", ["2020-01-01T00:00:00", "0001-01-01T00:00:00+14:00"])
+def test_list_survives_a_run_of_impossible_times(
+    runs_dir: Path, capsys: Capture, time: str
+) -> None:
+    path = runs_dir / "narrow-001" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": time}))
+    assert run(["runs", "list"]) == 0
+    out, errors = capsys.readouterr()
+    assert "wide-001" in out
+    assert "narrow-001" not in out
+    assert "narrow-001/manifest.json: damaged: started is no time" in errors
+
+
 def test_list_names_folders_that_may_not_be_read_in_a_warning(
     runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
