@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
-from nnctl.nn.options import Count, Fraction, NotNegative, Options, Positive
+from nnctl.nn.options import Count, Fraction, Options, Positive, Range
+
+Warmup = Annotated[float, Range(ge=0, le=1_000_000)]  # epochs; so its steps can be counted
 
 
 class Schedule(Options):
@@ -32,7 +35,7 @@ class Schedule(Options):
 class Constant(Schedule):
     """The same learning rate throughout."""
 
-    warmup: NotNegative = 0.0
+    warmup: Warmup = 0.0
 
     def curve(self, step: int, steps_per_epoch: int, steps: int) -> float:
         """Return 1."""
@@ -45,11 +48,14 @@ class Step(Schedule):
 
     every: Count = 10
     factor: Positive = 0.1
-    warmup: NotNegative = 0.0
+    warmup: Warmup = 0.0
 
     def curve(self, step: int, steps_per_epoch: int, steps: int) -> float:
-        """Return factor ^ (epochs since the warm-up // every)."""
-        return float(self.factor ** (step // steps_per_epoch // self.every))
+        """Return factor ^ (epochs since the warm-up // every), infinity where it is too large."""
+        try:
+            return float(self.factor ** (step // steps_per_epoch // self.every))
+        except OverflowError:
+            return math.inf
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Cosine(Schedule):
     """
 
     final: Fraction = 0.0
-    warmup: NotNegative = 0.0
+    warmup: Warmup = 0.0
 
     def curve(self, step: int, steps_per_epoch: int, steps: int) -> float:
         """Return final + (1 - final) (1 + cos(pi step / steps)) / 2."""
@@ -75,7 +81,7 @@ class OneCycle(Schedule):
     """
 
     rise: Fraction = 0.3
-    warmup: NotNegative = 0.0
+    warmup: Warmup = 0.0
 
     def curve(self, step: int, steps_per_epoch: int, steps: int) -> float:
         """Return the smaller of the rising and the falling line."""

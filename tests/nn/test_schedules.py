@@ -80,6 +80,12 @@ def test_one_cycle_rises_once_and_falls_once() -> None:
     assert max(found) == 1
 
 
+def test_step_that_grows_beyond_all_numbers_is_infinite() -> None:
+    found = fractions(Step(every=1, factor=1e200))
+    assert found[EPOCH - 1 : EPOCH + 1] == [1, 1e200]
+    assert found[2 * EPOCH] == math.inf  # at which training diverges, and says so
+
+
 @given(
     st.sampled_from([Constant, Step, Cosine, OneCycle]),
     st.floats(0, 12),
@@ -99,6 +105,7 @@ def test_fraction_stays_above_zero_and_at_most_one(
     ("kind", "options"),
     [
         (Constant, {"warmup": -1}),
+        (Constant, {"warmup": 1e308}),
         (Step, {"every": 0}),
         (Step, {"factor": 0}),
         (Cosine, {"final": 1}),
