@@ -43,9 +43,16 @@ class LayerEntry(Rule):
         rule = record(LAYERS[name])
         if more:
             other, at = more[0]
-            message = f"{node.path} is {name} already; a layer of its own begins with a dash"
+            set_here = at.key.source.is_override  # where nothing is indented
             if other in rule.rules:
                 message = f"{quoted(other)} must be indented further, below {name}"
+                if set_here:
+                    message = f"{quoted(other)} is an option of {name}: {node.path}.{name}.{other}"
+            else:
+                advice = "a layer of its own begins with a dash"
+                if set_here:
+                    advice = f"--set {node.path}=LAYER replaces it"
+                message = f"{node.path} is {name} already; {advice}"
             problems.add(at.key, message)
             return node
         if not isinstance(given.value, dict | NoneType) and given.value is not BROKEN:
