@@ -182,13 +182,21 @@ class Record(Rule):
         return replace(node, value=entries)
 
     def entries(
-        self, owner: str, node: Node, given: dict[str, Node], problems: Problems
+        self,
+        owner: str,
+        node: Node,
+        given: dict[str, Node],
+        problems: Problems,
+        more: Sequence[str] = (),
     ) -> dict[str, Node]:
-        """Return all entries in full; `owner` is what messages call the mapping at `node`."""
+        """Return all entries in full; `owner` is what messages call the mapping at `node`.
+
+        `more` are keys beside the rules' that are valid there, and read already.
+        """
         for name in given:
             if name not in self.rules:
                 message = f"unknown key {quoted(name)} in {owner}"
-                problems.add(given[name].key, message, name, self.rules)
+                problems.add(given[name].key, message, name, [*more, *self.rules])
         for name in self.required:
             if name not in given:
                 problems.add(node.place, f"{owner} needs {name}")
@@ -264,7 +272,7 @@ class Kinds(Rule):
                 problems.add(kind.place, f"{what} is no {noun}", word, self.registry)
             return node
         options = {name: option for name, option in normal.value.items() if name != "kind"}
-        entries = record(entry).entries(kind.value, node, options, problems)
+        entries = record(entry).entries(kind.value, node, options, problems, ["kind"])
         return replace(node, value={"kind": kind, **entries})
 
     def _entry(self, node: Node) -> type | None:

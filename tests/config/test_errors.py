@@ -84,6 +84,8 @@ def test_error_makes_control_characters_visible(refusal: Refusal) -> None:
         ("seed: &a 1", "1:7", "anchors are not allowed"),
         ("seed: *a", "1:7", "aliases are not allowed"),
         ("seed: !!int 1", "1:7", "tags such as 'tag:yaml.org,2002:int' are not allowed"),
+        ("optimizer: {knd: adam}", "1:13", "unknown key 'knd' in sgd; did you mean kind?"),
+        ("loss: {x: 1, kind: mean_squared_error}", "1:8", "squared_error; valid are kind"),
         ("<<: {seed: 1}", "1:1", "unknown key '<<' in the config"),
         ("? [a]\n: 1", "1:3", "a key must be a word"),
     ],

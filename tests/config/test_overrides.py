@@ -147,6 +147,7 @@ def test_last_override_of_a_key_wins(load: Load) -> None:
         ("network.one", "relu", "network has no entry 'one'"),
         ("network.0.relu", "", "network.0 is affine already; --set network.0=LAYER replaces it"),
         ("network.0.units", "3", "'units' is an option of affine: network.0.affine.units"),
+        ("optimizer.type", "adam", "unknown key 'type' in momentum; valid are kind, learning_rate"),
         ("network.0.affine.unit", "3", "unknown key 'unit' in network.0.affine"),
         ("network.1.leaky_relu", "-1", "network.1.leaky_relu.slope must be at least 0, not -1"),
         ("optimizer.beta1", "0.5", "unknown key 'beta1' in momentum"),
