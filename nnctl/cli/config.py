@@ -66,8 +66,10 @@ def schema() -> None:
     """Print the JSON Schema of a config, for editors.
 
     An editor that completes and checks YAML finds it by a first line such as
-    `# yaml-language-server: $schema=nnctl.schema.json`.
-    """
+
+    \b
+      # yaml-language-server: $schema=nnctl.schema.json
+    """  # noqa: D301 (click's mark for lines that stay as they are)
     import json
 
     from nnctl.config import json_schema

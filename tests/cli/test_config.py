@@ -100,6 +100,16 @@ def test_schema_is_printed_and_accepts_a_shown_config(capsys: Capture) -> None:
         jsonschema.validate({"network": ["reluu"]}, schema)
 
 
+@pytest.mark.parametrize("width", ["60", "80", "100"])
+def test_schema_help_has_the_editors_line_in_one_piece(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    assert run(["config", "schema", "-h"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "# yaml-language-server: $schema=nnctl.schema.json" in map(str.strip, lines)
+
+
 @pytest.fixture(params=[100, 40])
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """The width of the terminal."""
