@@ -79,7 +79,8 @@ def _threads(help: str, *, used: bool = True) -> Callable[[F], F]:
 
 
 threads_option = _threads(
-    "Threads to compute with; default: a fixed rule of network, batch size and cores."
+    "Threads to compute with; default: those of a run that is resumed or verified, else a fixed "
+    "rule of sizes and cores."
 )
 # Every command that reads data takes --threads, so that scripts need not tell them apart.
 unused_threads_option = _threads(

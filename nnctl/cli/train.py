@@ -49,7 +49,12 @@ def _fields() -> list[str]:
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in --run-dir.")
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the run directory and nothing else.")
-@click.option("--check", "check_only", is_flag=True, help="Do everything up to the first step.")
+@click.option(
+    "--check",
+    "check_only",
+    is_flag=True,
+    help="Do everything up to the first step, but write no run; print the layers and the plan.",
+)
 @require_option("test_accuracy>=0.97", _fields)
 @data_options
 @click.pass_context

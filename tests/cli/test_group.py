@@ -74,6 +74,15 @@ def test_short_and_long_help_are_the_same(capsys: Capture) -> None:
     assert capsys.readouterr() == short
 
 
+@pytest.mark.parametrize("command", ["train", "runs verify"])
+def test_help_tells_that_a_recorded_number_of_threads_comes_first(
+    capsys: Capture, command: str
+) -> None:
+    assert run([*command.split(), "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "default: those of a run that is resumed or verified, else a fixed rule" in words
+
+
 def test_version_is_the_packages_and_python_m_is_the_same_program() -> None:
     result = process("--version")
     assert (result.returncode, result.stdout, result.stderr) == (
