@@ -180,7 +180,10 @@ def _load(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise RunError(f"{printable(path)}: there is no such checkpoint")
+        raise RunError(
+            f"{printable(path)}: there is no such checkpoint; "
+            "`nnctl runs list` tells how runs ended"
+        )
     with path.open("rb") as stream:
         start = stream.read(8)
     size = path.stat().st_size

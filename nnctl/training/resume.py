@@ -57,9 +57,10 @@ class Recorded:
             return None
         status = summary.status
         if status == "diverged":
+            kept = "; the last good checkpoint is kept" if self.checkpoint else ""
             raise Diverged(
                 f"{printable(self.run.path)}: this run diverged; it would do so again\n"
-                "train anew with a smaller learning rate; the last good checkpoint is kept"
+                f"train anew with a smaller learning rate{kept}"
             )
         if status not in ("completed", "early_stopped"):
             return None

@@ -230,6 +230,9 @@ def test_divergence_keeps_the_last_finite_checkpoint_and_says_where(
         snapshot = load(run.last).snapshot
         assert len(rows(run.path)) == snapshot.progress.epoch
         assert all(np.isfinite(array).all() for array in snapshot.parameters.values())
+    with pytest.raises(Diverged, match="it would do so again") as again:
+        assert recorded(run, ()).summary
+    assert ("checkpoint is kept" in str(again.value)) == run.last.exists()
 
 
 def test_overflow_of_the_optimizer_alone_is_divergence(
