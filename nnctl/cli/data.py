@@ -111,7 +111,7 @@ def info(name: str | None, as_json: bool, source: Source) -> None:
             print_info(described, classes=name is not None)
 
 
-@command.command(epilog=help_end('ls "$(nnctl data path mnist)"', 4))
+@command.command(epilog=help_end('ls "$(nnctl data path mnist)"'))
 @_dataset_argument("mnist")
 @source_options
 @unused_threads_option

@@ -285,6 +285,14 @@ def test_path_prints_the_absolute_folder_byte_by_byte(
     assert capsysbinary.readouterr().out == os.fsencode(tmp_path) + b"/caf\xe9 x\n"
 
 
+def test_path_claims_no_exit_code_that_it_never_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "path", str(tmp_path / "missing")]) == 0
+    assert run(["data", "path", "--help"]) == 0
+    assert "data missing" not in capsys.readouterr().out
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
