@@ -97,7 +97,6 @@ def copy(name: str, destination: Path) -> None:
     never overwritten.
     """
     from nnctl.config import bundled_config
-    from nnctl.display.output import console
+    from nnctl.display.output import print_path
 
-    copied = bundled_config(name).copy(destination)
-    console().print(str(copied), soft_wrap=True)
+    print_path(bundled_config(name).copy(destination))

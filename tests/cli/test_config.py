@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,14 @@ def test_copy_writes_a_bundled_config_under_its_name(here: Path, capsys: Capture
     assert run(["config", "copy", "deep", "folder/mine.yaml"]) == 0
     assert {path.name for path in (here / "folder").iterdir()} == {"deep.yaml", "mine.yaml"}
     assert load_settings("folder/mine.yaml").name == "mine"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_copy_prints_the_path_byte_by_byte(
+    here: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert run(["config", "copy", "deep", os.fsdecode(b"caf\xe9.yaml")]) == 0
+    assert capsysbinary.readouterr() == (b"caf\xe9.yaml\n", b"")
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
