@@ -43,8 +43,14 @@ class DatasetName(Word):
                 problems.add(node.place, message, name, CATALOGUE)
             return node
         path, folder = os.path.expanduser(name), node.place.source.folder
-        if folder is not None and "\0" not in path and not os.path.isabs(path):
-            path = os.path.realpath(folder / path)
+        try:
+            if folder is not None and "\0" not in path and not os.path.isabs(path):
+                path = os.path.realpath(folder / path)
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            message = f"{node.path} has characters that no path can have in this locale"
+            problems.add(node.place, f"{message} ({error.encoding})")
+            return node
         if "\0" in path or path.encode("utf-8", "replace").decode() != path:
             message = f"{node.path} must be a path that can be written in UTF-8"
             problems.add(node.place, f"{message}, not {quoted(path)}")

@@ -81,6 +81,21 @@ def test_show_reads_standard_input_in_a_process() -> None:
     assert failed.stderr.startswith(b"nnctl: error: <stdin>:1:11: byte 0xff is not UTF-8")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere paths are not the locale's")
+@pytest.mark.parametrize("folder", ["./数字", "/数字"])
+def test_path_that_the_locale_does_not_have_is_told(folder: str) -> None:
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "nnctl", "config", "show", "-c", "-"],
+        input=f"network: [{{affine: 10}}]\ndata: {{dataset: {folder}}}".encode(),
+        env=os.environ | locale,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"nnctl: error: <stdin>:2:17: data.dataset has characters that")
+
+
 def test_train_tells_a_wrong_config_before_it_asks_for_data(
     here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
