@@ -54,6 +54,14 @@ FILES = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in RAW_FILES.
 PINS = {name: Pin(len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()}
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test without the NNCTL_ variables that whoever starts the tests has set."""
+    for name in [name for name in os.environ if name.startswith("NNCTL_")]:
+        if not name.startswith("NNCTL_TEST_"):
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def raw_files() -> dict[str, bytes]:
     return dict(RAW_FILES)

@@ -177,5 +177,6 @@ def _check_labels(path: Path, labels: Array, classes: int | None) -> None:
         at = int(wrong.argmax())
         raise DataError(
             f"{printable(path)}: label {labels[at]} at position {at:,}, where {classes} classes "
-            f"are numbered from 0 to {classes - 1}"
+            f"are numbered from 0 to {classes - 1}\n"
+            f"if the labels are right, the network's last layer needs {int(labels.max()) + 1} units"
         )

@@ -158,7 +158,8 @@ def test_labels_out_of_range_are_named(folder: Path, raw_files: Files) -> None:
     with pytest.raises(DataError) as caught:
         load(path, HERE, classes=9)
     assert str(caught.value) == (
-        f"{folder / TRAIN_LABELS}: label 9 at position 9, where 9 classes are numbered from 0 to 8"
+        f"{folder / TRAIN_LABELS}: label 9 at position 9, where 9 classes are numbered from 0 to "
+        "8\nif the labels are right, the network's last layer needs 10 units"
     )
 
 
