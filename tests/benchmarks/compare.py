@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+# Run from the repository nnctl would compile itself at every start, which nothing installed does.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 FRAMEWORKS = ("torch==2.13.0", "jax", "scikit-learn", "numpy>=2.4")
 
 ROWS: list[dict[str, Any]] = [
