@@ -69,14 +69,11 @@ class Network:
     def bind(self, parameters: Array, gradients: Array) -> None:
         """Use these two vectors of `size` from now on: point every layer's views at them."""
         self.parameters, self.gradients = parameters, gradients
-        self._named: dict[str, Array] = {}
         start = 0
-        for index, layer, name, shape in self._places:
+        for _, layer, name, shape in self._places:
             end = start + int(np.prod(shape))
-            value = parameters[start:end].reshape(shape)
-            setattr(layer, name, value)
+            setattr(layer, name, parameters[start:end].reshape(shape))
             layer.gradients[name] = gradients[start:end].reshape(shape)
-            self._named[self._name(index, name)] = value
             start = end
 
     def initialize(self, seed: int) -> None:
@@ -103,7 +100,11 @@ class Network:
 
     def named_parameters(self) -> dict[str, Array]:
         """Return the views of the parameters by name, in the order of the network."""
-        return dict(sorted(self._named.items(), key=lambda item: int(item[0].split(".")[0])))
+        return {
+            self._name(index, name): getattr(layer, name)
+            for index, layer in enumerate(self.layers)
+            for name in layer.gradients
+        }
 
     def named_arrays(self) -> dict[str, Array]:
         """Return all that a checkpoint keeps of the network: parameters and statistics."""
