@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from nnctl.nn.differences import Comparison, Dependence, H, compare, same, shaken
+from nnctl.nn.differences import Comparison, Dependence, H, Slopes, compare, same, shaken
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import Layer
 from nnctl.nn.losses import Loss
@@ -110,7 +109,7 @@ class Alone:
                 dependence = self.dependence(name)
                 places = dependence.sample(groups, self.rng)
                 noise = dependence.noise(places, self.r, np.abs(y).max() + np.abs(self.x).max())
-                slopes = partial(self._slopes, dependence, places)
+                slopes = self.slopes(dependence, places)
                 full = analytic[name].reshape(array.shape)
                 found = compare(full.reshape(-1)[places], slopes, noise, h, tolerance)
                 comparisons.append(Comparison(name, full, places, *found))
@@ -137,10 +136,9 @@ class Alone:
             lambda: self.still.forward(self.x), array, self.rng, samples=name == "input"
         )
 
-    def _slopes(
-        self, dependence: Dependence, places: Array, entries: Array, step: float
-    ) -> tuple[Array, Array]:
-        return dependence.slopes(places[entries], step, self.r)
+    def slopes(self, dependence: Dependence, places: Array) -> Slopes:
+        """Return the slopes of sum(r y) in the entries at `places` of the input or a parameter."""
+        return lambda entries, step: dependence.slopes(places[entries], step, self.r)
 
     def numerical(self, name: str, places: Array, h: float = H) -> Array:
         """Return the central differences of sum(r y) for some entries, as things now are."""

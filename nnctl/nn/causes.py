@@ -71,10 +71,7 @@ def explains(found: Comparison, a: Array, b: Array) -> bool:
 
 def _agrees(alone: Alone, found: Comparison) -> bool:
     """Return whether what failed agrees by the default step and tolerance."""
-    dependence = alone.dependence(found.name)
-    return agrees_by_default(
-        found, lambda entries, h: dependence.slopes(found.places[entries], h, alone.r)
-    )
+    return agrees_by_default(found, alone.slopes(alone.dependence(found.name), found.places))
 
 
 def _not_finite(alone: Alone, found: Comparison) -> str | None:

@@ -22,6 +22,10 @@ TOLERANCE = 1e-6
 EPSILON = float(np.finfo(np.float64).eps)
 ROUNDING = 20.0  # a value is taken to be wrong by at most so many EPSILON of its scale
 
+# (entries, h) -> the slopes of f to the right, (f(x + h) - f(x)) / h, and to the left of these
+# entries, (n,) each. Their mean is the central difference.
+Slopes = Callable[[Array, float], tuple[Array, Array]]
+
 
 def numerical_gradient(function: Callable[[], float], x: Array, h: float = H) -> Array:
     """Return df/dx for each entry of `x` by central differences, (f(x + h) - f(x - h)) / 2h.
@@ -99,17 +103,11 @@ class Comparison:
 
 
 def compare(
-    analytic: Array,
-    slopes: Callable[[Array, float], tuple[Array, Array]],
-    noise: Array,
-    h: float,
-    tolerance: float,
+    analytic: Array, slopes: Slopes, noise: Array, h: float, tolerance: float
 ) -> tuple[Array, Array]:
     """Return the numerical gradient and the verdict for each entry of `analytic` (n,).
 
-    `slopes(entries, h)` returns the slopes of f to the right, (f(x + h) - f(x)) / h, and to the
-    left, of some of the entries; their mean is the central difference. `noise` (n,) bounds the
-    rounding error of f.
+    `slopes` are those of a function f, `noise` (n,) bounds the rounding error of its values.
 
     An entry has failed if it disagrees at h and at h / 10, with two exceptions:
 
@@ -156,14 +154,11 @@ def compare(
     return numerical, verdicts
 
 
-def agrees_by_default(
-    found: Comparison, slopes: Callable[[Array, float], tuple[Array, Array]]
-) -> bool:
+def agrees_by_default(found: Comparison, slopes: Slopes) -> bool:
     """Return whether the entries that failed agree by the default step and tolerance.
 
     A numerical gradient is inexact: too large a step or too small a tolerance are no fault of
-    backpropagation. What failed by the default ones disagrees here too. `slopes` are as in
-    `compare`.
+    backpropagation. What failed by the default ones disagrees here too.
     """
     entries = np.flatnonzero(found.failed)
     agrees = np.zeros(len(entries), np.bool_)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from nnctl.nn.alone import Alone, Still
-from nnctl.nn.differences import EPSILON, ROUNDING, Dependence, shaken
+from nnctl.nn.differences import EPSILON, ROUNDING, Dependence, Slopes, shaken
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
@@ -98,8 +98,8 @@ class Whole:
         dependence: Dependence,
         places: Array,
         progress: Callable[[int], None] = lambda checked: None,
-    ) -> Callable[[Array, float], tuple[Array, Array]]:
-        """Return the slopes that `compare` asks for: of the loss, in a parameter of a layer."""
+    ) -> Slopes:
+        """Return the slopes of the loss in the entries at `places` of a parameter of a layer."""
         numbers = max(self.network.widths[index + 1 :]) * len(self.labels)  # of a copy, at most
         size = max(1, CHUNK // numbers)
 
