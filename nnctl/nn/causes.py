@@ -107,28 +107,22 @@ def _telling_ratio(alone: Alone, found: Comparison) -> str | None:
     if ratio is None:
         return None
     units = max(alone.x.shape[1], alone.r.shape[1])
-    meanings = {
-        -1.0: ("has the wrong sign", "-1", ""),
-        1 / batch: (
-            "is a mean over the batch where a sum belongs",
-            f"1/{batch}",
-            f", and the batch has {batch} samples",
-        ),
-        float(batch): (
-            "lacks the division by the batch size",
-            str(batch),
-            f", and the batch has {batch} samples",
-        ),
-        1 / units: ("is a mean over the units where a sum belongs", f"1/{units}", ""),
-        float(units): ("lacks the division by the number of units", str(units), ""),
-        2.0: ("has a factor 2 too many", "2", ""),
-        0.5: ("lacks a factor 2", "1/2", ""),
-    }
-    for value, (what, number, reason) in meanings.items():
-        if np.isclose(ratio, value, rtol=1e-5):
-            exactly = f"it is exactly {number} times the numerical one"
-            return f"{subject(found)} {what}: {exactly}{reason}"
-    return None
+    samples = f", and the batch has {batch} samples"
+    meanings = [
+        (-1, "-1", "has the wrong sign", ""),
+        (1 / batch, f"1/{batch}", "is a mean over the batch where a sum belongs", samples),
+        (batch, f"{batch}", "lacks the division by the batch size", samples),
+        (1 / units, f"1/{units}", "is a mean over the units where a sum belongs", ""),
+        (units, f"{units}", "lacks the division by the number of units", ""),
+        (2, "2", "has a factor 2 too many", ""),
+        (0.5, "1/2", "lacks a factor 2", ""),
+    ]
+    fitting = [row for row in meanings if np.isclose(ratio, row[0], rtol=1e-5)]
+    if not fitting:
+        return None
+    _, numbers, whats, reasons = zip(*fitting, strict=True)  # a batch of 10, and 10 units
+    exactly = f"it is exactly {numbers[0]} times the numerical one{''.join(reasons)}"
+    return f"{subject(found)} {' or '.join(whats)}: {exactly}"
 
 
 def _ignored_option(alone: Alone, found: Comparison) -> str | None:

@@ -378,6 +378,15 @@ def test_two_layers_with_the_same_fault_are_named_together() -> None:
     assert cause.startswith("0.MeanForSum and 2.MeanForSum: the gradient of its bias")
 
 
+def test_a_ratio_that_may_mean_two_things_is_told_as_both() -> None:
+    cause = checked([Affine(BATCH)], WithoutBatchDivision()).cause
+    assert cause == (
+        "WithoutBatchDivision: the input gradient lacks the division by the batch size or "
+        "lacks the division by the number of units: it is exactly 8 times the numerical one, "
+        "and the batch has 8 samples"
+    )
+
+
 def test_a_patched_layer_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Affine, "input_gradient", lambda self, dout: -dout @ self.weight.T)
     report = checked([Affine(UNITS), ReLU(), Affine(CLASSES)], SoftmaxWithLoss())
