@@ -104,18 +104,12 @@ class Momentum(Optimizer):
 
 
 @dataclass(eq=False)
-class Nesterov(Optimizer):
+class Nesterov(Momentum):
     """v = momentum v - learning_rate dw, w += momentum v - learning_rate dw.
 
     Nesterov's gradient at the point that the velocity leads to, written for weights that are
     already there: Bengio et al. 2013, "Advances in optimizing recurrent networks", equation 7.
     """
-
-    learning_rate: Positive = 0.1
-    momentum: Fraction = 0.9
-    weight_decay: NotNegative = 0.0
-
-    state_names = ("velocity",)
 
     def update(self, w: Array, dw: Array, state: State, learning_rate: float, step: int) -> None:
         """Take the gradient's step and the velocity's next one together."""
