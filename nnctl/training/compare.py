@@ -93,12 +93,8 @@ def read_run(run: RunFolder) -> RunRecord:
         raise RunError(f"{printable(run.path)}: not a run, it has no {run.manifest.name}")
     settings = read_config(run)
     manifest = convert(read_json(run.manifest), Manifest, run.manifest)
-    untimed = dict.fromkeys(TIMINGS, 0.0)
-    history = [
-        # Timings are lost with a row that only the checkpoint remembered.
-        {**row, **{key: row.get(key) or lost for key, lost in untimed.items()}}
-        for row in read_metrics(run)
-    ]
+    # Timings are lost with a row that only the checkpoint remembered.
+    history = [row | {key: row[key] or 0.0 for key in TIMINGS} for row in read_metrics(run)]
     rows = convert(history, tuple[EpochFinished, ...], run.metrics)
     if any(row.validation_loss is None and row.test_loss is None for row in rows):
         raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")
