@@ -6,8 +6,10 @@ Losses are means per sample (softmax_cross_entropy: in nats), accuracies fractio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+Status = Literal["completed", "early_stopped", "interrupted", "diverged"]
+Judgement = Literal["none", "overfitting", "underfitting", "undecided"]
 TIMINGS = ("seconds", "evaluation_seconds", "samples_per_second")  # of an epoch, by a clock
 
 
@@ -78,7 +80,7 @@ class Evidence:
 class Verdict:
     """The `overfitting` object of `run_finished`; `overfitting.judge` finds it."""
 
-    verdict: str  # none, overfitting, underfitting or undecided
+    verdict: Judgement
     since_epoch: int | None  # when overfitting: from here on the loss has stayed above its best
     gap: float | None  # watched loss - training loss at the last epoch
     evidence: Evidence
@@ -88,7 +90,7 @@ class Verdict:
 class RunFinished:
     """The run's last word; figures are those of the best epoch (without validation: the last)."""
 
-    status: str  # completed, early_stopped, interrupted or diverged
+    status: Status
     epochs: int
     best_epoch: int | None
     train_loss: float | None

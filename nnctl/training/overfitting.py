@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from nnctl.nn.functions import Array
-from nnctl.training.events import EpochFinished, Evidence, Verdict
+from nnctl.training.events import EpochFinished, Evidence, Judgement, Verdict
 
 ENOUGH_EPOCHS = 3  # fewer say nothing about where the curves are going
 ENOUGH_SAMPLES = 30  # the mean of fewer has no standard error worth the name
@@ -48,7 +48,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     matters = (1 + RELATIVE_RISE) * best.watched_loss
     risen = list(takewhile(lambda row: row.watched_loss > matters, reversed(history)))
     shared = bool(risen) and median(row.train_loss for row in risen) >= best.train_loss
-    verdict, since = "none", None
+    verdict: Judgement = "none"
+    since = None
     if len(history) < ENOUGH_EPOCHS:
         verdict = "undecided"
     elif risen and not shared and (error is None or rise > error):

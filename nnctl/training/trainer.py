@@ -29,6 +29,7 @@ from nnctl.training.events import (
     Event,
     RunFinished,
     RunStarted,
+    Status,
     StepFinished,
     Verdict,
 )
@@ -144,7 +145,7 @@ class Trainer:
                 stale += 1
         return stale >= rule.patience
 
-    def finish(self, status: str) -> RunFinished:
+    def finish(self, status: Status) -> RunFinished:
         """Return the run's last event; a run that came to its end is measured on the test set."""
         done = status in ("completed", "early_stopped")
         history = self.progress.history
