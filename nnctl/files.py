@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and where the files that come with nnctl lie.
+"""Files that are there whole or not at all, locks of folders, and what comes with nnctl.
 
 Hides the temporary file beside the target, the syncs and the rename that make a write atomic,
 and the sweeping up of what a killed process left. A temporary file is locked while it is

@@ -30,7 +30,8 @@ def new_run(
     If it ends before the run has begun, the folder is as it was found.
 
     Raises:
-        RunError: the folder holds something already, or is in use.
+        UsageError: the folder is called `latest`.
+        RunError: it holds something already, or is in use.
 
     """
     if run_dir is None:
@@ -80,6 +81,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     """Refuse a folder that a new run may not write to.
 
     Raises:
+        UsageError: it is called `latest`.
         RunError: it holds something, and it is not a run that `overwrite` gives up.
 
     """

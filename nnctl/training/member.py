@@ -123,7 +123,7 @@ class Member:
 
     def gradients(self, dout: Array) -> None:
         """Complete the gradients of `parts`; `dout` is what `rest` returned, of all samples."""
-        for layer in self.head[-1:]:
+        for layer in self.head[-1:]:  # its rows of the first W; none if batch_norm comes first
             layer.parameter_gradients(dout)
         for other in self._others:
             self._sum += other

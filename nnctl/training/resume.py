@@ -150,7 +150,8 @@ def restore(trainer: Trainer, before: Recorded) -> None:
     """Put the trainer where the run was left; the run itself is only read.
 
     Raises:
-        RunError: the best checkpoint is missing, damaged or not that of the run.
+        RunError: the last checkpoint does not fit the data, or the best one is missing, damaged
+            or not that of the run.
 
     """
     if before.checkpoint is None:
@@ -171,7 +172,8 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
     The data are those of the run, as `check_same_data` finds.
 
     Raises:
-        RunError: the best checkpoint is missing, damaged or not that of the run.
+        RunError: as `restore`.
+        SystemFailure: something could not be written.
 
     """
     checkpoint, run, manifest = before.checkpoint, before.run, before.manifest

@@ -5,7 +5,7 @@
         for event in trainer.events():
             ...  # record, draw, save `trainer.snapshot()`, or stop iterating
 
-Between two events the caller may do what it likes; the clock stands still meanwhile.
+Between two events the caller may do what it likes; the epoch's clock stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Trainer:
         self._best_parameters: dict[str, Array] = {}
         self._learning_rate = 0.0  # of the last step
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
-        self.seconds = 0.0  # spent on the run, in earlier sessions too
+        self.seconds = 0.0  # spent on the run in earlier sessions
         self._since = time.perf_counter()
 
     # The run, as its caller sees it.

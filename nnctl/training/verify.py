@@ -42,6 +42,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
     The run itself is only read. The copies use its number of threads, or the one that is given.
 
     Raises:
+        UsageError: the run's config.yaml was edited.
         RunError: a file of the run is missing or damaged.
         DataError: the data can't be had, or aren't those of the run.
         Diverged: the run diverges.
