@@ -87,7 +87,7 @@ def test_step_that_grows_beyond_all_numbers_is_infinite() -> None:
 
 
 @given(
-    st.sampled_from([Constant, Step, Cosine, OneCycle]),
+    st.sampled_from(list(SCHEDULES.values())),
     st.floats(0, 12),
     st.integers(1, 40),
     st.integers(1, 200),
