@@ -253,10 +253,11 @@ def new_manifest(**facts: Any) -> dict[str, Any]:
     """Return the manifest of a run that starts now."""
     import numpy as np
 
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    kernels = os.environ.get("OPENBLAS_CORETYPE", "")
+    # NumPy leaves out what it does not know: the version, where it was built without BLAS.
+    blas = np.show_config(mode="dicts")["Build Dependencies"].get("blas", {})
+    words = blas.get("name"), blas.get("version"), os.environ.get("OPENBLAS_CORETYPE")
     return {
-        "blas": f"{blas['name']} {blas['version']} {kernels}".rstrip(),
+        "blas": " ".join(filter(None, words)),
         **facts,
         "command": as_text(shlex.join(sys.argv)),
         "started": now(),

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,22 @@ def test_json_must_be_an_object(tmp_path: Path, content: str) -> None:
 def test_json_holds_paths_of_any_bytes() -> None:
     text = as_text(os.fsdecode(b"a\xff\x1b"))
     assert json.loads(runs.json_line({"path": text})) == {"path": "a\\udcff\x1b"}
+
+
+@pytest.mark.parametrize(
+    ("built", "blas"),
+    [
+        ({"blas": {"name": "x", "version": "1.2"}}, "x 1.2"),
+        ({"blas": {"name": "x"}}, "x"),
+        ({}, ""),
+    ],
+)
+def test_manifest_tells_of_blas_what_numpy_knows(
+    built: dict[str, Any], blas: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr("numpy.show_config", lambda mode: {"Build Dependencies": built})
+    assert runs.new_manifest()["blas"] == blas
 
 
 def test_latest_is_found_as_the_run_it_names(
