@@ -186,14 +186,10 @@ class Trainer:
 
         """
         self.engine.settle()
-        parameters = self._copy_parameters()
-        optimizer = {name: vector.copy() for name, vector in self.engine.state.items()}
-        for name, array in (parameters | optimizer).items():
-            if not np.isfinite(array).all():
-                raise self._diverged(f"{name} is not finite")
+        self._check_finite()
         return Snapshot(
-            parameters=parameters,
-            optimizer=optimizer,
+            parameters=self._copy_parameters(),
+            optimizer={name: vector.copy() for name, vector in self.engine.state.items()},
             best_losses=self._best_losses.copy(),
             last_losses=self._watched_losses.copy(),
             progress=self.progress.copy(),
@@ -212,6 +208,12 @@ class Trainer:
                 self.best = row
         if best is not None:
             self._best_parameters = best.parameters
+
+    def _check_finite(self) -> None:
+        """Raise `Diverged` if a weight or optimizer vector is not finite."""
+        for name, array in (self.engine.network.named_arrays() | self.engine.state).items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{name} is not finite")
 
     def _copy_parameters(self) -> dict[str, Array]:
         return {name: array.copy() for name, array in self.engine.network.named_arrays().items()}
@@ -262,6 +264,7 @@ class Trainer:
             )
 
     def _finish_epoch(self) -> EpochFinished:
+        self._check_finite()  # an epoch that can't be kept is not finished
         progress = self.progress
         started = time.perf_counter()
         figures: dict[str, float | None] = {}

@@ -247,3 +247,5 @@ def test_overflow_of_the_optimizer_alone_is_divergence(
     with pytest.raises(Diverged, match=r"square_sum is not finite \(epoch 1, step 4, learning"):
         train(settings, tiny_data, tmp_path / "run")
     assert rows(tmp_path / "run") == []
+    summary = json.loads(RunFolder(tmp_path / "run").summary.read_text())
+    assert (summary["epochs"], summary["best_epoch"], summary["train_loss"]) == (0, None, None)

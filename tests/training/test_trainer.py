@@ -343,16 +343,30 @@ def test_loss_that_is_not_finite_is_divergence_in_its_epoch(
         list(trainer.events())
 
 
-def test_weight_that_is_not_finite_is_found_in_measuring_and_never_kept(
-    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("bias", "words"),
+    [(math.inf, r"2\.affine\.bias is not finite"), (-3e38, "the train loss is inf")],
+)
+def test_weight_that_is_too_large_ends_the_epoch(
+    tiny_settings: Make,
+    tiny_data: DataSet,
+    monkeypatch: pytest.MonkeyPatch,
+    bias: float,
+    words: str,
 ) -> None:
     with_batch_losses(monkeypatch, [1.0] * 4)
+    with training(tiny_settings(), tiny_data) as trainer:
+        trainer.engine.network.named_parameters()["2.affine.bias"][:2] = bias, 3e38
+        with pytest.raises(Diverged, match=rf"{words} \(epoch 1, step 4,"):
+            list(trainer.events())
+        assert trainer.progress.history == []
+
+
+def test_weight_that_is_not_finite_is_never_kept(tiny_settings: Make, tiny_data: DataSet) -> None:
     with training(tiny_settings(), tiny_data) as trainer:
         trainer.engine.network.named_parameters()["2.affine.bias"][3] = math.inf
         with pytest.raises(Diverged, match=r"2\.affine\.bias is not finite"):
             trainer.snapshot()
-        with pytest.raises(Diverged, match=r"the train loss is nan \(epoch 1, step 4,"):
-            list(trainer.events())
 
 
 def test_optimizer_vector_that_is_not_finite_is_never_kept(
