@@ -35,21 +35,17 @@ def open_data(
 
     """
     from nnctl import datasets
-    from nnctl.config import build, check_shapes
+    from nnctl.config import check_shapes
     from nnctl.display.downloads import download_progress
-    from nnctl.nn.layers import LAYERS
 
     name = settings.data.dataset
     description = datasets.describe(name, source)
-    check_shapes(settings, description.inputs, description.classes)
+    units = check_shapes(settings, description.inputs, description.classes)
     if inputs not in (None, description.inputs):
         raise ConfigError(
             f"{printable(name)}: its images have {description.inputs:,} pixels, but the network "
             f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
         )
-    units = description.inputs
-    for choice in settings.network:
-        units = build(LAYERS, choice).output_units(units)
     with download_progress(quiet=quiet) as progress:
         return datasets.load(name, source, progress=progress, classes=units)
 

@@ -107,8 +107,10 @@ def build(registry: Mapping[str, type[T]], choice: Choice) -> T:
     return kind(**options)
 
 
-def check_shapes(settings: Settings, inputs: int, classes: int | None) -> None:
-    """Hold the network against samples of `inputs` numbers, and `classes` if they are known.
+def check_shapes(settings: Settings, inputs: int, classes: int | None) -> int:
+    """Return how many outputs the network has for samples of `inputs` numbers, once it fits.
+
+    It is held against `classes` if they are known.
 
     Raises:
         ConfigError: there is nothing to train, it is too large, or it has not one output a class.
@@ -141,6 +143,7 @@ def check_shapes(settings: Settings, inputs: int, classes: int | None) -> None:
             last = f"network.{len(settings.network) - 1}"
             raise settings.error(last, f"{what}; end it with `- affine: {classes}`")
         raise settings.error(decisive, f"{what}: this must be {classes}")
+    return units
 
 
 def to_dict(settings: Settings) -> dict[str, Any]:

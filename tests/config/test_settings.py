@@ -437,4 +437,4 @@ def test_network_without_a_text_is_refused_without_a_place(load: Load) -> None:
 
 
 def test_number_of_classes_may_be_unknown(load: Load) -> None:
-    check_shapes(load("network: [{affine: 12}]"), 784, None)
+    assert check_shapes(load("network: [{affine: 12}, relu]"), 784, None) == 12
