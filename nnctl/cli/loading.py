@@ -39,7 +39,7 @@ def open_data(
     from nnctl.display.downloads import download_progress
 
     name = settings.data.dataset
-    description = datasets.describe(name, source)
+    description = datasets.describe(name)
     units = check_shapes(settings, description.inputs, description.classes)
     if inputs not in (None, description.inputs):
         raise ConfigError(

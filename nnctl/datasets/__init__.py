@@ -83,7 +83,7 @@ class Description:
         return math.prod(self.image_shape)
 
 
-def describe(name: str, source: Source) -> Description:
+def describe(name: str) -> Description:
     """Return the sizes of data set `name` without reading or fetching its samples.
 
     Raises `UsageError` for an unknown name, `DataError` for a folder whose headers are wrong.
@@ -109,7 +109,7 @@ def load(
 
     Raises `DataError` if it is missing, damaged or not downloadable, and then says what to do.
     """
-    sizes = describe(name, source)  # a folder's headers must agree before anything large is read
+    sizes = describe(name)  # a folder's headers must agree before anything large is read
     values: dict[str, Array] = {}
     hashes: dict[str, str] = {}
     for base in FILES:

@@ -31,7 +31,7 @@ class Info:
 
 def info(name: str, source: Source) -> Info:
     """Describe data set `name`; raises `DataError` for a folder whose headers are wrong."""
-    sizes = describe(name, source)
+    sizes = describe(name)
     statuses = verify(name, source)
     states = {status.state for status in statuses}
     state = "damaged" if "damaged" in states else states.pop() if len(states) == 1 else "incomplete"

@@ -63,7 +63,7 @@ def test_real_mnist_holds_its_pins_and_sizes(mnist: Path) -> None:
 
 
 def test_known_sets_are_described_by_the_catalogue_alone() -> None:
-    fashion = describe("fashion-mnist", HERE)
+    fashion = describe("fashion-mnist")
     assert (fashion.inputs, fashion.classes) == (784, 10)
     assert (fashion.train_samples, fashion.test_samples) == (60_000, 10_000)
     assert fashion.class_names is not None
@@ -79,7 +79,7 @@ def test_folder_loads_gzipped_or_not(folder: Path, raw_files: Files, packed_file
         for one, other in zip(getattr(packed, part), getattr(raw, part), strict=True):
             np.testing.assert_array_equal(one, other)
             assert not one.flags.writeable
-    sizes = describe(str(folder), HERE)
+    sizes = describe(str(folder))
     assert (sizes.inputs, sizes.classes, sizes.train_samples, sizes.test_samples) == (
         784,
         None,
@@ -131,7 +131,7 @@ def test_folder_with_something_wrong_is_refused(
         (folder / name).unlink()
     else:
         (folder / name).write_bytes(data)
-    for call in (load, describe, info):
+    for call in (load, info):  # which describe it first
         with pytest.raises(DataError) as caught:
             call(path, HERE)
         assert str(caught.value).startswith(str(folder))
@@ -173,7 +173,7 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
     [("mnits", "did you mean mnist?"), ("cifar", "known are mnist, fash"), ("", "known are")],
 )
 def test_unknown_name_is_a_usage_error(name: str, hint: str) -> None:
-    for call in (load, describe, locate, verify):
+    for call in (load, info, locate, verify):
         with pytest.raises(UsageError) as caught:
             call(name, HERE)
         assert hint in str(caught.value)
