@@ -121,5 +121,6 @@ def path(name: str, source: Source) -> None:
     Whether it is there or not: files of the right content put there are used.
     """
     from nnctl.datasets import locate
+    from nnctl.display.output import print_path
 
-    click.echo(bytes(locate(name, source).absolute()))  # bytes: a path need not be Unicode
+    print_path(locate(name, source).absolute())
