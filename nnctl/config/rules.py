@@ -302,8 +302,8 @@ def assign(
     below = rule.below(node)
     if isinstance(node.value, list):
         if name not in below:
-            last = len(node.value) - 1
-            problems.add(place, f"{node.path} has no entry {quoted(name)}; they are 0 to {last}")
+            there = f"there are {len(node.value)}, counted from 0"
+            problems.add(place, f"{node.path} has no entry {quoted(name)}; {there}")
             return node
         old = node.value[int(name)]
     elif isinstance(node.value, dict):

@@ -142,7 +142,7 @@ def test_last_override_of_a_key_wins(load: Load) -> None:
         ("data..x", "3", "unknown key '' in data"),
         ("seed.x", "3", "seed must be a whole number, not a mapping"),
         ("training.epochs.x", "3", "training.epochs is 3: there is no 'x' in it"),
-        ("network.3", "relu", "network has no entry '3'; they are 0 to 2"),
+        ("network.3", "relu", "network has no entry '3'; there are 3, counted from 0"),
         ("network.-1", "relu", "network has no entry '-1'"),
         ("network.one", "relu", "network has no entry 'one'"),
         ("network.0.relu", "", "network.0 is affine already; --set network.0=LAYER replaces it"),
@@ -172,6 +172,11 @@ def test_wrong_override_is_named(refusal: Refusal, key: str, value: str, message
 def test_override_below_what_is_no_list_is_named(refusal: Refusal) -> None:
     told = refusal("seed: 1", ("network.0.affine", "3"))
     assert told.startswith("--set network.0.affine: network must be a list of layers, not a map")
+
+
+def test_override_in_an_empty_list_is_told_that_it_is_empty(refusal: Refusal) -> None:
+    told = refusal("network: []", ("network.0", "relu"))
+    assert "--set network.0: network has no entry '0'; there are 0, counted from 0" in told
 
 
 def test_errors_of_overrides_follow_those_of_the_file(refusal: Refusal) -> None:
