@@ -7,6 +7,7 @@ stands the CRC-32 of what is in it (RFC 1952, section 2.3.1).
 
 from __future__ import annotations
 
+import os
 import stat
 import zlib
 from contextlib import suppress
@@ -26,6 +27,8 @@ FOLDER = "unpacked"
 def read(packed: bytes, dimensions: tuple[str, ...], path: Path) -> Array:
     """Return what `idx.unpack` does, and keep it for the next time; `path` is the .gz file's."""
     kept = path.parent.parent / FOLDER / path.parent.name / path.stem
+    if os.path.exists(kept) and not os.path.isfile(kept):  # opening a pipe could last for ever
+        return idx.unpack(packed, dimensions, path)
     with suppress(DataError, OSError):
         values = idx.map_raw(kept, dimensions)
         crc = zlib.crc32(values.data, zlib.crc32(idx.header(values.shape)))

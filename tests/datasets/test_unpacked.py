@@ -102,7 +102,7 @@ def test_damaged_copy_is_not_used_and_made_anew(
     assert not copy.is_symlink()
 
 
-@pytest.mark.parametrize("obstacle", ["read-only", "file", "folder", "disk full"])
+@pytest.mark.parametrize("obstacle", ["read-only", "file", "folder", "pipe", "disk full"])
 def test_what_cannot_be_kept_is_done_without(
     folder: Path, kept: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +112,9 @@ def test_what_cannot_be_kept_is_done_without(
         kept.parent.write_bytes(b"somebody's")
     elif obstacle == "folder":
         (kept / TRAIN_IMAGES).mkdir(parents=True)
+    elif obstacle == "pipe":
+        kept.mkdir(parents=True)
+        os.mkfifo(kept / TRAIN_IMAGES)
     else:
 
         def full(descriptor: int) -> None:
@@ -125,6 +128,8 @@ def test_what_cannot_be_kept_is_done_without(
         assert kept.parent.read_bytes() == b"somebody's"
     elif obstacle == "folder":
         assert (kept / TRAIN_IMAGES).is_dir()
+    elif obstacle == "pipe":
+        assert (kept / TRAIN_IMAGES).is_fifo()
     else:
         assert list(kept.iterdir()) == []
 
