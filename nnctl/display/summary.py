@@ -15,13 +15,6 @@ from nnctl.display.tables import NOTHING, figures
 from nnctl.display.verdict import describe
 from nnctl.errors import printable
 
-STATUS = {
-    "completed": "completed",
-    "early_stopped": "stopped early",
-    "interrupted": "interrupted",
-    "diverged": "diverged",
-}
-
 
 def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], watched: str) -> RenderableType:
     """Return the end of a run: curves, the verdict on overfitting, the final figures.
@@ -54,9 +47,9 @@ def _figures(summary: Mapping[str, Any]) -> Table:
 
 
 def _facts(summary: Mapping[str, Any]) -> str:
-    epochs = summary["epochs"]
+    epochs, status = summary["epochs"], summary["status"].replace("early_stopped", "stopped early")
     return (
-        f"{STATUS.get(summary['status'], summary['status'])} after {epochs} "
+        f"{status} after {epochs} "
         f"{'epoch' if epochs == 1 else 'epochs'}, {duration(summary['seconds'])}; "
         f"{summary['parameters']:,} parameters, seed {summary['seed']}"
     )
