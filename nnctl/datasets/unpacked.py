@@ -1,8 +1,9 @@
 """A known set's files once more, unpacked: a start maps them instead of unpacking 47 MB again.
 
 Like Python's __pycache__, the folder beside the data sets' may be deleted at any time, and is done
-without where nothing can be written. It is not trusted: the .gz has been checked, and near its end
-stands the CRC-32 of what is in it (RFC 1952, section 2.3.1).
+without where nothing can be written. Damage is found: the .gz has been checked, and near its end
+stands the CRC-32 of what is in it (RFC 1952, section 2.3.1). A forgery is not: unlike the .gz,
+which has its pin, this is as trustworthy as whoever may write here.
 """
 
 from __future__ import annotations

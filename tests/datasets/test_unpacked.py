@@ -1,4 +1,4 @@
-"""What is kept unpacked saves time and is believed no more than anything else."""
+"""What is kept unpacked saves time, and is made anew when it is damaged."""
 
 import os
 from collections.abc import Callable
