@@ -165,7 +165,9 @@ def find_checkpoint(
     else:
         run = None
     if dataset is None and settings.data.dataset == FOLDER:
-        raise UsageError(f"{name}: was trained on a folder of its own: name one with {option}")
+        raise UsageError(
+            f"{printable(name)}: was trained on a folder of its own: name one with {option}"
+        )
     if dataset is not None:
         settings = replace(settings, data=replace(settings.data, dataset=dataset))
     return replace(checkpoint, settings=settings), run, which
