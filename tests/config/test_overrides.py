@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from nnctl.config import Settings, bundled_configs, differences, load_settings, to_dict
+from nnctl.config import Settings, bundled_configs, differences, leaves, load_settings, to_dict
 
 Load = Callable[..., Settings]
 Refusal = Callable[..., str]
@@ -183,15 +182,6 @@ def test_errors_of_overrides_follow_those_of_the_file(refusal: Refusal) -> None:
     told = refusal("network: [x]\nsede: 1", ("data.validation", "-1"), ("seed", "y"))
     starts = [line.split(": ")[0] for line in told.splitlines() if not line.startswith(" ")]
     assert starts == ["a.yaml:1:11", "a.yaml:2:1", "--set seed", "--set data.validation"]
-
-
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, below in items:
-        if isinstance(below, dict | list) and below:
-            yield from leaves(below, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", below
 
 
 @pytest.mark.parametrize("config", [config.name for config in bundled_configs()])
