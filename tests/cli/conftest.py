@@ -47,7 +47,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs_dir(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of these runs, in the current folder's `runs`, as --runs-dir has it by default."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NNCTL_RUNS_DIR", "NNCTL_DATA_DIR", "NNCTL_OFFLINE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     shutil.copytree(trained, tmp_path / "runs", symlinks=True)
     return tmp_path / "runs"

@@ -19,8 +19,6 @@ from nnctl.training.checkpoint import dump, load
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BLOCK_SECONDS", 0.001)
     monkeypatch.setattr(bench, "BLOCKS", 3)
-    for name in ("NNCTL_THREADS", "NNCTL_CONFIG", "NNCTL_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def run(*arguments: str, **env: str) -> Result:

@@ -20,9 +20,8 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A current folder of the test's own, and no config in the environment."""
+    """A current folder of the test's own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NNCTL_CONFIG", raising=False)
     return tmp_path
 
 

@@ -36,8 +36,6 @@ def tiny(server: Server, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """The folder of a known data set `tiny` that nothing is in yet."""
     monkeypatch.setitem(CATALOGUE, "tiny", server.tiny("good"))
     monkeypatch.setenv("NNCTL_DATA_DIR", str(data_dir))
-    for name in ("NNCTL_MIRRORS", "NNCTL_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
     return data_dir / "tiny"
 
 

@@ -36,7 +36,6 @@ Plant = Callable[[Callable[..., Any]], None]
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
     """Return what makes a function the command `nnctl boom`."""
-    monkeypatch.delenv("NNCTL_DEBUG", raising=False)
 
     def plant(function: Callable[..., Any]) -> None:
         command = click.command(name="boom")(function)
