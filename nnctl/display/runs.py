@@ -134,7 +134,7 @@ def _columns(
             heading,
             [_shown(field, overview[field]) for overview in overviews],
             order,
-            is_text=isinstance(overviews[0][field], str),
+            is_text=any(isinstance(overview[field], str) for overview in overviews),
         )
         for field, heading, order in fields
     ]

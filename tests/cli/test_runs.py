@@ -199,6 +199,18 @@ def test_run_that_is_under_way_is_listed_by_its_metrics(runs_dir: Path, capsys: 
     assert "no epoch is finished yet" in output(capsys, "show", "wide-001")
 
 
+def test_words_stand_below_their_heading_whichever_run_comes_first(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    (runs_dir / "wide-001" / "summary.json").unlink()  # so it has no verdict
+    started(runs_dir, wide="12:00:00", narrow="11:00:00")
+    heading, first, second = output(capsys, "list", "wide-001", "narrow-001").splitlines()
+    column = heading.index("overfitting")
+    assert first[column] == "-"
+    assert second[column].isalpha()
+
+
 # Folders filled by a stranger.
 
 WRONG = [
