@@ -1,11 +1,9 @@
-"""How many processes compute one batch, and how BLAS is set up: by fixed rules, not measured."""
+"""How many processes compute one batch: a fixed rule, never a measurement at run time."""
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -16,16 +14,9 @@ WORTHWHILE = 5e5
 # The same for a whole evaluation, which has to start them first.
 WORTHWHILE_EVALUATION = 1e9
 
-# Processors for which OpenBLAS's own choice of kernels is not the fastest, and a better one.
-# Family 25 is Zen 3, where this is OpenBLAS's own choice, and Zen 4, which computes 512 bits in
-# two halves: there an epoch takes 3 to 6 % less with the kernels for 256.
-KERNELS = {("AuthenticAMD", "25"): "Zen"}
-
 
 def confine_blas() -> None:
-    """Give BLAS one thread in this process, and the kernels that suit the processor.
-
-    To be called before NumPy is imported.
+    """Give BLAS one thread in this process; to be called before NumPy is imported.
 
     Its own threads spin while they wait, which ruins a busy machine, and they would compete with
     the workers. A number that the user gave in these variables is kept for `requested`.
@@ -34,18 +25,6 @@ def confine_blas() -> None:
         if name in os.environ:
             os.environ.setdefault(f"_NNCTL_{name}", os.environ[name])
         os.environ[name] = "1"
-    if kernels := KERNELS.get(_processor()):
-        os.environ.setdefault("OPENBLAS_CORETYPE", kernels)
-
-
-def _processor() -> tuple[str, str]:
-    """Return vendor and family of the processor, empty where the system does not tell."""
-    found = {}
-    with suppress(OSError), open("/proc/cpuinfo", encoding="ascii", errors="replace") as lines:
-        for line in itertools.islice(lines, 10):
-            key, _, value = line.partition(":")
-            found[key.strip()] = value.strip()
-    return found.get("vendor_id", ""), found.get("cpu family", "")
 
 
 def requested(environment: Mapping[str, str] = os.environ) -> int | None:
