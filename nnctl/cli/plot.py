@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -88,5 +87,5 @@ def command(
     if follow:
         for path, run in runs.items():
             if not run.summary.exists():
-                again = printable(f"nnctl train --resume {shlex.quote(str(run.path))}")
-                warn(f"{labels[path]}: was killed before its end; go on with: {again}")
+                command = printable(run.resume_command)
+                warn(f"{labels[path]}: was killed before its end; go on with: {command}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,7 +152,7 @@ def command(
         except SystemFailure as error:
             if run.summary.exists():  # only its result is lost
                 raise
-            raise SystemFailure(f"{error}\ngo on with: {_again(run)}") from error
+            raise SystemFailure(f"{error}\ngo on with: {run.resume_command}") from error
     assert isinstance(event, RunFinished)  # the last one always is
     if request.number is not None:
         if event.status == "interrupted":
@@ -163,8 +162,5 @@ def command(
 
 
 def _tell_how_to_go_on(run: RunFolder) -> None:
-    click.echo(f"nnctl: stopped by a signal; go on with: {printable(_again(run))}", err=True)
-
-
-def _again(run: RunFolder) -> str:
-    return f"nnctl train --resume {shlex.quote(str(run.path))}"
+    command = printable(run.resume_command)
+    click.echo(f"nnctl: stopped by a signal; go on with: {command}", err=True)

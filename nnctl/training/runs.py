@@ -33,9 +33,14 @@ MAX_METRICS_BYTES = 64 << 20  # over 100,000 epochs
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths inside a run folder."""
+    """The paths inside a run folder, and the command that goes on with the run."""
 
     path: Path
+
+    @property
+    def resume_command(self) -> str:
+        """What to type in a shell to go on with the run."""
+        return f"nnctl train --resume {shlex.quote(str(self.path))}"
 
     @property
     def config(self) -> Path:
