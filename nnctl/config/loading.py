@@ -52,9 +52,7 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
     """
     source, name = _read(config)
     problems = Problems()
-    root = parse(source, problems)
-    for key, value in overrides:
-        root = _override(root, key, value, problems)
+    root = _override(parse(source, problems), overrides, problems)
     root = record(Settings).normal(root)
     if isinstance(root.value, dict) and "name" not in root.value:
         named = root.child("name", name)
@@ -81,9 +79,7 @@ def settings_from_dict(
 
     """
     root, problems = node_of(dict(plain), "", Place(Source(""))), Problems()
-    for key, value in overrides:
-        root = _override(root, key, value, problems)
-    return _settings(root, problems)
+    return _settings(_override(root, overrides, problems), problems)
 
 
 def to_yaml(settings: Settings) -> str:
@@ -215,17 +211,19 @@ def _read(config: str) -> tuple[Source, str]:
     return decode(data, str(path), folder), path.stem
 
 
-def _override(root: Node, path: str, text: str, problems: Problems) -> Node:
-    """Return `root` with the value at `path` replaced by what `text` means."""
-    label = f"--set {path}"
-    new = parse(Source(label, text, Path(), is_override=True), problems, path)
-    written = Source(label, f"{path}={text}", is_override=True)
-    keys: list[tuple[str, Place]] = []
-    column = 0
-    for name in path.split("."):
-        keys.append((name, Place(written, 0, column)))
-        column += len(name) + 1
-    return assign(record(Settings), root, keys, new, problems)
+def _override(root: Node, overrides: Sequence[tuple[str, str]], problems: Problems) -> Node:
+    """Return `root` with the value at each override's path replaced by what its text means."""
+    for path, text in overrides:
+        label = f"--set {path}"
+        new = parse(Source(label, text, Path(), is_override=True), problems, path)
+        written = Source(label, f"{path}={text}", is_override=True)
+        keys: list[tuple[str, Place]] = []
+        column = 0
+        for name in path.split("."):
+            keys.append((name, Place(written, 0, column)))
+            column += len(name) + 1
+        root = assign(record(Settings), root, keys, new, problems)
+    return root
 
 
 def _settings(root: Node, problems: Problems) -> Settings:
