@@ -137,22 +137,21 @@ def find_checkpoint(
     from nnctl.training.checkpoint import FOLDER, load
     from nnctl.training.runs import RunFolder, find_run, read_config
 
-    path, unasked = Path(name), False
+    path = Path(name)
     run: RunFolder | None
     if path.suffix == ".safetensors":
         if which is not None:
             raise UsageError("--checkpoint chooses one of a run's; a file is one already")
-        run, which = RunFolder(path.absolute().parent.parent), name
+        run, found = RunFolder(path.absolute().parent.parent), name
     else:
         run = find_run(name, runs_dir)
-        unasked = which is None
-        which = which or ("best" if run.best.exists() else "last")
-        path = run.best if which == "best" else run.last
+        found = which or ("best" if run.best.exists() else "last")
+        path = run.best if found == "best" else run.last
     checkpoint = load(path)
     settings = checkpoint.settings
     # Before the end of its first epoch a run has no best.
     begun = checkpoint.snapshot.progress.history and settings.data.validation
-    if unasked and which == "last" and begun:
+    if which is None and found == "last" and begun:
         raise RunError(
             f"{printable(run.best)}: missing\n"
             f"bring the original file back, or name {printable(run.last)} in its place"
@@ -170,4 +169,4 @@ def find_checkpoint(
         )
     if dataset is not None:
         settings = replace(settings, data=replace(settings.data, dataset=dataset))
-    return replace(checkpoint, settings=settings), run, which
+    return replace(checkpoint, settings=settings), run, found
