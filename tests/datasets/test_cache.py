@@ -47,19 +47,6 @@ def source(tmp_path: Path) -> Source:
     return Source(data_dir=tmp_path / "data")
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "data" / "tiny"
-
-
-@pytest.fixture
-def warm(folder: Path, packed_files: Files) -> Path:
-    folder.mkdir(parents=True)
-    for name, data in packed_files.items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
 @pytest.mark.parametrize(
     "behaviour",
     [

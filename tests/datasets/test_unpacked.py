@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,20 @@ from nnctl.files import bundled
 Files = dict[str, bytes]
 
 
-@pytest.fixture
-def folder(
-    tmp_path: Path,
-    packed_files: Files,
-    tiny_pins: dict[str, Pin],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Path:
-    """The folder of a known data set's four files."""
+@pytest.fixture(autouse=True)
+def _tiny_is_known(tiny_pins: dict[str, Pin], monkeypatch: pytest.MonkeyPatch) -> None:
     known = KnownSet("tiny", 200, 30, tiny_pins, ("http://nowhere.invalid/",))
     monkeypatch.setitem(CATALOGUE, "tiny", known)
-    folder = tmp_path / "data" / "tiny"
-    folder.mkdir(parents=True)
-    for name, data in packed_files.items():
-        (folder / name).write_bytes(data)
-    return folder
 
 
 @pytest.fixture
-def kept(folder: Path) -> Path:
+def kept(warm: Path) -> Path:
     """Where they are kept unpacked."""
-    return folder.parent / unpacked.FOLDER / "tiny"
+    return warm.parent / unpacked.FOLDER / "tiny"
 
 
-def read(folder: Path) -> DataSet:
-    return load("tiny", Source(folder.parent, offline=True))
+def read(warm: Path) -> DataSet:
+    return load("tiny", Source(warm.parent, offline=True))
 
 
 def same(one: DataSet, other: DataSet) -> bool:
@@ -47,9 +37,9 @@ def same(one: DataSet, other: DataSet) -> bool:
 
 
 def test_second_load_maps_what_the_first_one_unpacked(
-    folder: Path, kept: Path, raw_files: Files, monkeypatch: pytest.MonkeyPatch
+    warm: Path, kept: Path, raw_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read(folder)
+    first = read(warm)
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == raw_files
 
     def forbidden(*args: object) -> None:
@@ -57,20 +47,14 @@ def test_second_load_maps_what_the_first_one_unpacked(
 
     monkeypatch.setattr(idx, "unpack", forbidden)
     monkeypatch.setattr(unpacked, "write_atomically", forbidden)
-    second = read(folder)
+    second = read(warm)
     assert same(first, second)
     assert not second.train.images.flags.writeable
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def flip_header(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[3] ^= 1
+    data[at] ^= 1
     path.write_bytes(data)
 
 
@@ -89,25 +73,33 @@ def dangle(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [flip, flip_header, cut, lambda path: os.truncate(path, 0), other_images, dangle]
+    "damage",
+    [
+        partial(flip, at=3),
+        partial(flip, at=50_000),
+        cut,
+        lambda path: os.truncate(path, 0),
+        other_images,
+        dangle,
+    ],
 )
 def test_damaged_copy_is_not_used_and_made_anew(
-    folder: Path, kept: Path, raw_files: Files, damage: Callable[[Path], None]
+    warm: Path, kept: Path, raw_files: Files, damage: Callable[[Path], None]
 ) -> None:
-    first = read(folder)
+    first = read(warm)
     copy = kept / TRAIN_IMAGES
     damage(copy)
-    assert same(first, read(folder))
+    assert same(first, read(warm))
     assert copy.read_bytes() == raw_files[TRAIN_IMAGES]
     assert not copy.is_symlink()
 
 
 @pytest.mark.parametrize("obstacle", ["read-only", "file", "folder", "pipe", "disk full"])
 def test_what_cannot_be_kept_is_done_without(
-    folder: Path, kept: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
+    warm: Path, kept: Path, obstacle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if obstacle == "read-only":  # root could write into it all the same, and must not
-        folder.parent.chmod(0o555)
+        warm.parent.chmod(0o555)
     elif obstacle == "file":
         kept.parent.write_bytes(b"somebody's")
     elif obstacle == "folder":
@@ -121,7 +113,7 @@ def test_what_cannot_be_kept_is_done_without(
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-    assert same(read(folder), read(folder))
+    assert same(read(warm), read(warm))
     if obstacle == "read-only":
         assert not kept.parent.exists()
     elif obstacle == "file":
@@ -134,9 +126,9 @@ def test_what_cannot_be_kept_is_done_without(
         assert list(kept.iterdir()) == []
 
 
-def test_files_themselves_are_left_alone(folder: Path, packed_files: Files) -> None:
-    read(folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == packed_files
+def test_files_themselves_are_left_alone(warm: Path, packed_files: Files) -> None:
+    read(warm)
+    assert {path.name: path.read_bytes() for path in warm.iterdir()} == packed_files
 
 
 def test_bundled_sample_stays_as_it_is() -> None:
