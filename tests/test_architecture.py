@@ -32,20 +32,21 @@ from nnctl.nn.schedules import SCHEDULES, Schedule
 
 PACKAGE = Path(nnctl.__file__).parent
 # A room may import those before it, and what lies below all of them.
-ROOMS = ["nn", "datasets", "config", "training", "display", "cli"]
+ROOMS = [
+    *("nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
+    *("display", "cli"),
+]
 BELOW = {"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.files": {"nnctl.errors"}}
 # Which rooms may use which library, and the modules that may do so when they are imported.
+NUMERIC = {"nn", "graph", "inspection", "training", "gradcheck", "runs", "display"}
 LIBRARIES = {
-    "numpy": (
-        {"nn", "datasets", "training", "display", "cli"},
-        {"nn", "datasets.batches", "training", "display"},
-    ),
+    "numpy": (NUMERIC | {"datasets", "cli"}, NUMERIC | {"datasets.batches"}),
     "click": ({"cli"}, {"cli"}),
     "rich": ({"display"}, {"display"}),
     "requests": ({"datasets.download"}, {"datasets.download"}),
     "yaml": ({"config"}, {"config"}),
-    "msgspec": ({"training", "display", "cli"}, {"training", "display"}),
-    "safetensors": ({"training.checkpoint"}, set()),
+    "msgspec": ({"runs", "display", "cli"}, {"runs", "display"}),
+    "safetensors": ({"runs.checkpoint"}, set()),
     "platformdirs": ({"datasets.source"}, set()),
     "matplotlib": ({"display.plot"}, set()),
 }

@@ -81,7 +81,7 @@ def command(
 
     from nnctl.config import build
     from nnctl.datasets.batches import Gatherer
-    from nnctl.nn.gradcheck import check, sweep
+    from nnctl.gradcheck.check import check, sweep
     from nnctl.nn.losses import LOSSES
     from nnctl.nn.randomness import Concern, generator
     from nnctl.training.engine import split_data

@@ -43,7 +43,7 @@ def command(expression: str, assignments: tuple[str, ...], as_json: bool, as_dot
 
     -x is drawn as -1 * x. An expression that begins with - follows --.
     """
-    from nnctl.nn import expression as language
+    from nnctl.graph import expression as language
 
     if as_json and as_dot:
         raise UsageError("--json and --dot can't be combined")

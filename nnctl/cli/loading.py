@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from nnctl.datasets import DataSet, Source
     from nnctl.nn.functions import Array
     from nnctl.nn.network import Network
-    from nnctl.training.checkpoint import Checkpoint
-    from nnctl.training.runs import RunFolder
+    from nnctl.runs.checkpoint import Checkpoint
+    from nnctl.runs.folder import RunFolder
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -134,8 +134,8 @@ def find_checkpoint(
         RunError: run or checkpoint are missing or damaged.
 
     """
-    from nnctl.training.checkpoint import FOLDER, load
-    from nnctl.training.runs import RunFolder, find_run, read_config
+    from nnctl.runs.checkpoint import FOLDER, load
+    from nnctl.runs.folder import RunFolder, find_run, read_config
 
     path = Path(name)
     run: RunFolder | None

@@ -52,8 +52,8 @@ def command(
     from nnctl.display.charts import Chart
     from nnctl.display.output import console, warn
     from nnctl.display.plot import check_picture, runs_chart, write_picture
-    from nnctl.training.claims import ended
-    from nnctl.training.runs import LATEST, find_run, read_metrics
+    from nnctl.runs.folder import LATEST, find_run, read_metrics
+    from nnctl.runs.lock import ended
 
     if output is not None:
         if follow:

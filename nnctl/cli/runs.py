@@ -13,7 +13,7 @@ from nnctl.errors import CheckFailed, NnctlError, RunError, UsageError, printabl
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
-    from nnctl.training.compare import RunRecord
+    from nnctl.runs.compare import RunRecord
 
 
 @click.group(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 3, 4, 5, 6))
@@ -47,7 +47,7 @@ def list_command(
     Without RUN all runs in --runs-dir. A folder that can't be read is named in a warning.
     """
     from nnctl.display.output import print_csv, print_json
-    from nnctl.training.compare import ranked
+    from nnctl.runs.compare import ranked
 
     _check_formats(as_json, as_csv)
     records = _records(names, runs_dir)
@@ -78,8 +78,8 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 
     Its config, the curves, the verdict on overfitting and the final figures.
     """
-    from nnctl.training.compare import read_run
-    from nnctl.training.runs import find_run
+    from nnctl.runs.compare import read_run
+    from nnctl.runs.folder import find_run
 
     record = read_run(find_run(run, runs_dir))
     if as_json:
@@ -122,8 +122,8 @@ def compare(
     from dataclasses import asdict
 
     from nnctl.display.output import print_csv, print_json
-    from nnctl.training.compare import compare as compare_two
-    from nnctl.training.compare import differing, ranked
+    from nnctl.runs.compare import compare as compare_two
+    from nnctl.runs.compare import differing, ranked
 
     _check_formats(as_json, as_csv)
     records = ranked(_records(names, runs_dir), by)
@@ -170,8 +170,8 @@ def verify(
 
     from nnctl.display.output import print_json
     from nnctl.files import as_text
-    from nnctl.training.runs import find_run
-    from nnctl.training.verify import verify as verify_run
+    from nnctl.runs.folder import find_run
+    from nnctl.runs.verify import verify as verify_run
 
     failed = []
     for name in names or ("latest",):
@@ -204,8 +204,8 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
     """
     from nnctl.display.output import warn
     from nnctl.files import told
-    from nnctl.training.compare import read_run
-    from nnctl.training.runs import LATEST, RunFolder, find_run
+    from nnctl.runs.compare import read_run
+    from nnctl.runs.folder import LATEST, RunFolder, find_run
 
     if names:
         return [read_run(find_run(name, runs_dir)) for name in names]

@@ -48,10 +48,10 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
 
     from nnctl.config import build
     from nnctl.datasets.batches import Gatherer, shuffled
-    from nnctl.nn.diagnosis import diagnose
+    from nnctl.inspection.diagnosis import diagnose
+    from nnctl.inspection.trace import trace_batch, trace_sample
     from nnctl.nn.losses import LOSSES
     from nnctl.nn.optimizers import OPTIMIZERS
-    from nnctl.nn.trace import trace_batch, trace_sample
     from nnctl.training.engine import split_data
 
     opened = experiment()

@@ -23,7 +23,7 @@ from nnctl.errors import SystemFailure, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
-    from nnctl.training.runs import RunFolder
+    from nnctl.runs.folder import RunFolder
 
 
 def _fields() -> list[str]:
@@ -83,11 +83,11 @@ def command(
     from nnctl.config import load_settings
     from nnctl.display.output import warn
     from nnctl.display.training import print_plan, print_summary, reporter
-    from nnctl.training.claims import check_free, new_run, owned, point_latest
+    from nnctl.runs.folder import find_run
+    from nnctl.runs.lock import check_free, new_run, owned, point_latest
+    from nnctl.runs.recorder import begin, record
+    from nnctl.runs.resume import changes, check_same_data, go_on, recorded, restore
     from nnctl.training.events import RunFinished
-    from nnctl.training.resume import changes, check_same_data, go_on, recorded, restore
-    from nnctl.training.runs import find_run
-    from nnctl.training.session import begin, record
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
@@ -105,8 +105,8 @@ def command(
             before = recorded(run, overrides)
             settings = before.settings
             if summary := before.summary:
-                watched = settings.data.watched
-                print_summary(run, summary, watched, as_json=as_json, quiet=quiet)
+                monitored = settings.data.monitored
+                print_summary(run, summary, monitored, as_json=as_json, quiet=quiet)
                 check(requirements, msgspec.to_builtins(summary))
                 return
         elif config is not None:

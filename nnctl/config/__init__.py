@@ -16,7 +16,7 @@ from nnctl.config.loading import (
     settings_from_dict,
     to_yaml,
 )
-from nnctl.config.rules import Choice
+from nnctl.config.schema import Choice
 from nnctl.config.settings import (
     DataSettings,
     EarlyStopping,

@@ -12,7 +12,10 @@ from typing import Any
 
 import yaml
 
-from nnctl.config.document import (
+from nnctl.config.names import RunName
+from nnctl.config.schema import assign, record
+from nnctl.config.settings import Settings, from_dict, to_dict
+from nnctl.config.yaml_tree import (
     BROKEN,
     MAX_BYTES,
     Node,
@@ -26,9 +29,6 @@ from nnctl.config.document import (
     quoted,
     resolve,
 )
-from nnctl.config.names import RunName
-from nnctl.config.rules import assign, record
-from nnctl.config.settings import Settings, from_dict, to_dict
 from nnctl.errors import ConfigError, UsageError, printable
 from nnctl.files import bundled, has_separator, told, write_atomically
 

@@ -6,8 +6,8 @@ import os
 import re
 from dataclasses import replace
 
-from nnctl.config.document import Node, Problems, quoted
-from nnctl.config.rules import Schema, Word
+from nnctl.config.schema import Schema, Word
+from nnctl.config.yaml_tree import Node, Problems, quoted
 from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.files import SEPARATORS, has_separator
 

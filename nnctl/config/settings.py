@@ -8,15 +8,15 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from nnctl.config.document import Place
+from nnctl.config.layers import Layers, short_option
 from nnctl.config.names import DatasetName, RunName
-from nnctl.config.network import Layers, short_option
-from nnctl.config.rules import Choice, Kinds, record
+from nnctl.config.schema import Choice, Kinds, record
+from nnctl.config.yaml_tree import Place
 from nnctl.errors import ConfigError
+from nnctl.nn.hyperparameters import Count, NotNegative, Positive, Range
 from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import Loss
 from nnctl.nn.optimizers import Optimizer
-from nnctl.nn.options import Count, NotNegative, Positive, Range
 from nnctl.nn.schedules import Schedule
 
 T = TypeVar("T")
@@ -36,14 +36,14 @@ class DataSettings:
         str, DatasetName(), "A data set's name, or the path of a folder with the four IDX files."
     ] = "mnist"
     validation: Annotated[
-        Whole, "Images held out of the training set; 0: none, the test set is only watched."
+        Whole, "Images held out of the training set; 0: none, the test set is only monitored."
     ] = 5000
     train_size: Annotated[Count | None, "Use only so many training images."] = None
     split_seed: Annotated[Whole, "Decides which images these are."] = 0
 
     @property
-    def watched(self) -> str:
-        """The set that is watched during training: validation, or test where none is held out."""
+    def monitored(self) -> str:
+        """The set that is monitored during training: validation, or test where none is held out."""
         return "validation" if self.validation else "test"
 
 

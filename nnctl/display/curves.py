@@ -14,7 +14,7 @@ from nnctl.display.charts import Chart, Mark, Point, Series
 Row = Mapping[str, Any]
 
 
-def watched_set(rows: Sequence[Row]) -> str:
+def monitored_set(rows: Sequence[Row]) -> str:
     """Return which set the rows hold beside the training set: validation, or else test."""
     return "test" if rows and rows[0].get("validation_loss") is None else "validation"
 
@@ -30,7 +30,7 @@ def points(rows: Sequence[Row], field: str, factor: float = 1.0) -> list[Point]:
 
 def gap_points(rows: Sequence[Row]) -> list[Point]:
     """Return validation loss - training loss over the epochs."""
-    train, other = points(rows, "train_loss"), points(rows, f"{watched_set(rows)}_loss")
+    train, other = points(rows, "train_loss"), points(rows, f"{monitored_set(rows)}_loss")
     return [
         (epoch, None if upper is None or lower is None else upper - lower)
         for (epoch, lower), (_, upper) in zip(train, other, strict=True)
@@ -39,12 +39,12 @@ def gap_points(rows: Sequence[Row]) -> list[Point]:
 
 def metric_series(rows: Sequence[Row], metric: str) -> dict[str, Series]:
     """Return the series of a metric by the set they are of; accuracies in percent."""
-    watched = watched_set(rows)
-    named = {"train": "train", watched: watched}
-    if watched == "test":
+    monitored = monitored_set(rows)
+    named = {"train": "train", monitored: monitored}
+    if monitored == "test":
         named["test"] = "test (no validation set)"
     if metric == "gap":
-        return {watched: Series(f"gap: {watched} - train", gap_points(rows))}
+        return {monitored: Series(f"gap: {monitored} - train", gap_points(rows))}
     factor = 100 if metric == "accuracy" else 1
     return {
         part: Series(name, points(rows, f"{part}_{metric}", factor)) for part, name in named.items()
@@ -52,10 +52,10 @@ def metric_series(rows: Sequence[Row], metric: str) -> dict[str, Series]:
 
 
 def best_epoch(rows: Sequence[Row]) -> int | None:
-    """Return the epoch of the lowest watched loss, the earliest on a tie."""
+    """Return the epoch of the lowest monitored loss, the earliest on a tie."""
     known = [
         (loss, epoch)
-        for epoch, loss in points(rows, f"{watched_set(rows)}_loss")
+        for epoch, loss in points(rows, f"{monitored_set(rows)}_loss")
         if loss is not None
     ]
     return int(min(known)[1]) if known else None
@@ -66,7 +66,7 @@ def best_mark(rows: Sequence[Row]) -> list[Mark]:
     best = best_epoch(rows)
     if best is None:
         return []
-    name = "best epoch" if watched_set(rows) == "validation" else "lowest test loss: epoch"
+    name = "best epoch" if monitored_set(rows) == "validation" else "lowest test loss: epoch"
     return [Mark(best, f"{name} {best}")]
 
 

@@ -86,7 +86,7 @@ class View:
         if len(trainer.progress.history) > len(self._rows):
             self._rows = msgspec.to_builtins(trainer.progress.history)
             verdict = msgspec.to_builtins(trainer.verdict())
-            self._verdict = describe(verdict, trainer.watched).partition("\n")[0]
+            self._verdict = describe(verdict, trainer.monitored).partition("\n")[0]
         top, bottom = Group(*self._top(options)), Text(self._verdict)
         used = len(console.render_lines(top)) + len(console.render_lines(bottom))
         yield top
@@ -117,8 +117,8 @@ class View:
 
         for mark in best_mark(self._rows):
             row = self._rows[int(mark.x) - 1]
-            loss, accuracy = (row[f"{trainer.watched}_{name}"] for name in ("loss", "accuracy"))
-            figures = [f"{trainer.watched} loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
+            loss, accuracy = (row[f"{trainer.monitored}_{name}"] for name in ("loss", "accuracy"))
+            figures = [f"{trainer.monitored} loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
             yield Text(flow([mark.name, *figures], width))
 
     def _charts(self, console: Console, options: ConsoleOptions, room: int) -> Segments:

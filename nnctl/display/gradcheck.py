@@ -14,7 +14,7 @@ from rich.text import Text
 from nnctl.display.charts import Chart, Series
 from nnctl.display.output import can_redraw, console
 from nnctl.display.tables import NOTHING, Rows
-from nnctl.nn.gradcheck import LayerCheck, ParameterCheck, Report
+from nnctl.gradcheck.check import LayerCheck, ParameterCheck, Report
 
 LAYERS = ("layer", "input gradient", "parameter gradients", "verdict")
 COUNTS = ("parameter", "shape", "checked", "failed", "kinks", "rounding", "max error")

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from nnctl.display.tables import figures, fits
-from nnctl.nn.graph import Edge, Graph, Leaf, Node
+from nnctl.graph.graph import Edge, Graph, Leaf, Node
 
 HEADINGS = ("node", "value", "upstream", "* local", "= gradient", "numerical")
 LEGEND = """\

@@ -11,7 +11,7 @@ from itertools import cycle
 from pathlib import Path
 
 from nnctl.display.charts import Chart, Point
-from nnctl.display.curves import Row, best_mark, metric_series, watched_set
+from nnctl.display.curves import Row, best_mark, metric_series, monitored_set
 from nnctl.errors import UsageError
 from nnctl.files import write_atomically
 
@@ -33,7 +33,7 @@ def runs_chart(
     series = []
     for name, rows in runs.items():
         for part, curve in metric_series(rows, metric).items():
-            if len(runs) > BOTH_CURVES and part != watched_set(rows):
+            if len(runs) > BOTH_CURVES and part != monitored_set(rows):
                 continue
             label = curve.name if len(runs) == 1 else f"{name} {curve.name}"
             series.append(replace(curve, name=label, points=smoothed(curve.points, smooth)))

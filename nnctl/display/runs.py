@@ -24,9 +24,9 @@ from nnctl.display.output import console
 from nnctl.display.summary import duration, summary_view
 from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
-from nnctl.training.compare import Difference, RunRecord
-from nnctl.training.runs import RunFolder
-from nnctl.training.verify import Verification
+from nnctl.runs.compare import Difference, RunRecord
+from nnctl.runs.folder import RunFolder
+from nnctl.runs.verify import Verification
 
 VALIDATION_SET = {"data.dataset", "data.validation", "data.split_seed"}  # what decides it
 
@@ -103,7 +103,7 @@ def print_run(record: RunRecord) -> None:
         out.print(printable(line), soft_wrap=True)
     out.print()
     if record.summary is not None:
-        out.print(summary_view(msgspec.to_builtins(record.summary), rows, record.watched))
+        out.print(summary_view(msgspec.to_builtins(record.summary), rows, record.monitored))
     elif rows:
         out.print(SideBySide([loss_chart(rows), accuracy_chart(rows)]))
         out.print(f"\n{len(rows)} epochs so far, {duration(overview['seconds'])}")

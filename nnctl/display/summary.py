@@ -16,7 +16,7 @@ from nnctl.display.verdict import describe
 from nnctl.errors import printable
 
 
-def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], watched: str) -> RenderableType:
+def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], monitored: str) -> RenderableType:
     """Return the end of a run: curves, the verdict on overfitting, the final figures.
 
     `summary` has the fields of `run_finished`, `rows` are its metrics.
@@ -25,7 +25,7 @@ def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], watched: str) 
     if rows:
         parts += [SideBySide([loss_chart(rows), accuracy_chart(rows)]), ""]
         parts += [overfitting_chart(rows), ""]
-    parts += [describe(summary["overfitting"], watched), "", _figures(summary), _facts(summary)]
+    parts += [describe(summary["overfitting"], monitored), "", _figures(summary), _facts(summary)]
     return Group(*parts)
 
 

@@ -14,10 +14,10 @@ from rich.text import Text
 from nnctl.display.digits import Picture
 from nnctl.display.evaluation import class_label
 from nnctl.display.tables import NOTHING, Rows, figures, fits
-from nnctl.nn.diagnosis import Finding
+from nnctl.inspection.diagnosis import Finding
+from nnctl.inspection.trace import LayerTrace, SampleTrace, Trace
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
-from nnctl.nn.trace import LayerTrace, SampleTrace, Trace
 
 FORWARD = ("layer", "output", "parameters", "mean", "std", "zeros", "saturated", "dead")
 BACKWARD = ("layer", "|dL/dy|", "|dL/dw|", "update/weight")

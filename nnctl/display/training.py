@@ -19,7 +19,7 @@ from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     from nnctl.display.curves import Row
-    from nnctl.training.runs import RunFolder
+    from nnctl.runs.folder import RunFolder
     from nnctl.training.trainer import Trainer
 
 Show = Callable[[Event], None]
@@ -41,26 +41,26 @@ def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) ->
                 _print_event(name, event)
         elif isinstance(event, RunFinished):
             rows = msgspec.to_builtins(trainer.progress.history)
-            _print_end(run, event, rows, trainer.watched, quiet=quiet)
+            _print_end(run, event, rows, trainer.monitored, quiet=quiet)
 
     return show
 
 
 def print_summary(
-    run: RunFolder, event: RunFinished, watched: str, *, as_json: bool, quiet: bool
+    run: RunFolder, event: RunFinished, monitored: str, *, as_json: bool, quiet: bool
 ) -> None:
-    """Print the end of a run once more, from its files; `watched` is validation or test.
+    """Print the end of a run once more, from its files; `monitored` is validation or test.
 
     Raises:
         RunError: its metrics are damaged.
 
     """
-    from nnctl.training.runs import read_metrics
+    from nnctl.runs.folder import read_metrics
 
     if as_json:
         _print_event("run_finished", event)
     else:
-        _print_end(run, event, read_metrics(run), watched, quiet=quiet)
+        _print_end(run, event, read_metrics(run), monitored, quiet=quiet)
 
 
 def print_plan(trainer: Trainer, *, as_json: bool) -> None:
@@ -100,7 +100,7 @@ def _print_event(name: str, event: Event) -> None:
 
 
 def _print_end(
-    run: RunFolder, event: RunFinished, rows: Sequence[Row], watched: str, *, quiet: bool
+    run: RunFolder, event: RunFinished, rows: Sequence[Row], monitored: str, *, quiet: bool
 ) -> None:
     """Print the end of a run for a person; `quiet`: its directory alone."""
     if quiet:
@@ -108,7 +108,7 @@ def _print_end(
         return
     from nnctl.display.summary import summary_view
 
-    console().print(summary_view(msgspec.to_builtins(event), rows, watched))
+    console().print(summary_view(msgspec.to_builtins(event), rows, monitored))
     console().print(printable(run.path), soft_wrap=True)
 
 

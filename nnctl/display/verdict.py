@@ -8,13 +8,13 @@ from typing import Any
 from nnctl.training.overfitting import STANDARD_ERRORS
 
 
-def describe(verdict: Mapping[str, Any], watched: str) -> str:
+def describe(verdict: Mapping[str, Any], monitored: str) -> str:
     """Return what a `Verdict` says, for a person: a line, and what to try if need be.
 
-    `verdict` has the fields of `Verdict`; `watched` is validation or test.
+    `verdict` has the fields of `Verdict`; `monitored` is validation or test.
     """
-    said = _judgement(verdict, f"the {watched} loss")
-    if watched == "test":
+    said = _judgement(verdict, f"the {monitored} loss")
+    if monitored == "test":
         said += "\nJudged by the test set, as no validation set was held out (data.validation)."
     return said
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnctl.nn.functions import Array
-from nnctl.nn.options import NotNegative, Options
+from nnctl.nn.hyperparameters import Hyperparameters, NotNegative
 
 
 class Shape(NamedTuple):
@@ -19,7 +19,7 @@ class Shape(NamedTuple):
     fan_out: int
 
 
-class Initializer(Options):
+class Initializer(Hyperparameters):
     """Draws a weight; a subclass says with which standard deviation."""
 
     def deviation(self, shape: Shape) -> float:

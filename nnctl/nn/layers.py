@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnctl.nn.functions import Array, sigmoid
+from nnctl.nn.hyperparameters import Count, Epsilon, Fraction, Hyperparameters, NotNegative
 from nnctl.nn.initializers import HeNormal, Initializer, Shape
-from nnctl.nn.options import Count, Epsilon, Fraction, NotNegative, Options
 
 
-class Layer(Options):
+class Layer(Hyperparameters):
     """One layer; a subclass is a dataclass whose fields are its config keys.
 
     A layer with parameters names them in `shapes`; whoever owns the memory (a `Network`) then

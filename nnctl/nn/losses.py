@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnctl.nn.functions import Array, log_sum_exp, one_hot, softmax
-from nnctl.nn.options import Fraction, Options
+from nnctl.nn.hyperparameters import Fraction, Hyperparameters
 
 
-class Loss(Options):
+class Loss(Hyperparameters):
     """A loss; a subclass is a dataclass whose fields are its config keys."""
 
     def forward(self, outputs: Array, labels: Array) -> float:

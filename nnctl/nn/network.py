@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from nnctl.nn.functions import Array
+from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import LAYERS, Layer
-from nnctl.nn.options import kind_of
 from nnctl.nn.randomness import Concern, generator
 
 

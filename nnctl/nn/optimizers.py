@@ -15,12 +15,12 @@ from typing import ClassVar
 import numpy as np
 
 from nnctl.nn.functions import Array
-from nnctl.nn.options import Epsilon, Fraction, NotNegative, Options, Positive
+from nnctl.nn.hyperparameters import Epsilon, Fraction, Hyperparameters, NotNegative, Positive
 
 State = dict[str, Array]
 
 
-class Optimizer(Options):
+class Optimizer(Hyperparameters):
     """An update rule; a subclass is a dataclass whose fields are its config keys."""
 
     learning_rate: float

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from nnctl.nn.options import Count, Fraction, Options, Positive, Range
+from nnctl.nn.hyperparameters import Count, Fraction, Hyperparameters, Positive, Range
 
 Warmup = Annotated[float, Range(ge=0, le=1_000_000)]  # epochs; so its steps can be counted
 
 
-class Schedule(Options):
+class Schedule(Hyperparameters):
     """A curve over the steps of training; a subclass is a dataclass of its config keys.
 
     `warmup` is in epochs: over them the fraction rises linearly to what the curve says.

@@ -19,8 +19,8 @@ from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.randomness import Concern, generator
 from nnctl.training.evaluation import Evaluation, chunks, evaluate_share
 from nnctl.training.member import Member, divisible
+from nnctl.training.process_group import Team, share
 from nnctl.training.threads import choose_threads, usable_cores
-from nnctl.training.workers import Team, share
 
 CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epoch
 

@@ -13,8 +13,8 @@ from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
+from nnctl.training.process_group import Team, share
 from nnctl.training.threads import choose_evaluation_threads, usable_cores
-from nnctl.training.workers import Team, share
 
 CHUNK = 250  # samples a forward pass; fixed, so that results do not depend on who computes what
 

@@ -60,7 +60,7 @@ class EpochFinished:
     samples_per_second: float
 
     @property
-    def watched_loss(self) -> float:
+    def monitored_loss(self) -> float:
         """The validation loss, or without a validation set the test loss."""
         loss = self.test_loss if self.validation_loss is None else self.validation_loss
         assert loss is not None
@@ -71,8 +71,8 @@ class EpochFinished:
 class Evidence:
     """What the verdict rests on; None before the first epoch, or after a loss was not finite."""
 
-    best_epoch: int | None  # of the lowest watched loss
-    loss_rise: float | None  # of the watched loss since then, mean over its samples
+    best_epoch: int | None  # of the lowest monitored loss
+    loss_rise: float | None  # of the monitored loss since then, mean over its samples
     standard_error: float | None  # of that mean, from the paired differences; None: too few samples
 
 
@@ -82,7 +82,7 @@ class Verdict:
 
     verdict: Judgement
     since_epoch: int | None  # when overfitting: from here on the loss has stayed above its best
-    gap: float | None  # watched loss - training loss at the last epoch
+    gap: float | None  # monitored loss - training loss at the last epoch
     evidence: Evidence
 
 

@@ -20,7 +20,7 @@ from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import Optimizer, State
 from nnctl.nn.randomness import Concern, generator
-from nnctl.training.workers import share
+from nnctl.training.process_group import share
 
 
 def divisible(network: Network) -> bool:

@@ -23,7 +23,7 @@ POOR_TRAIN_ACCURACY = 0.8  # below it the network has not learnt even what it wa
 def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Array) -> Verdict:
     """Return the verdict on a run.
 
-    `best_losses` and `last_losses` are the losses (n,) of the same watched samples at the best
+    `best_losses` and `last_losses` are the losses (n,) of the same monitored samples at the best
     and at the last epoch. A rise of their mean is overfitting if it is
 
     - large enough to matter: with thousands of samples chance alone is soon beaten,
@@ -36,8 +36,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     """
     if not history:
         return Verdict("undecided", None, None, Evidence(None, None, None))
-    best, last = min(history, key=lambda row: row.watched_loss), history[-1]
-    gap = last.watched_loss - last.train_loss
+    best, last = min(history, key=lambda row: row.monitored_loss), history[-1]
+    gap = last.monitored_loss - last.train_loss
     if not np.isfinite(last_losses).all():  # the run diverged when it was measured
         return Verdict("undecided", None, gap, Evidence(best.epoch, None, None))
     rises = last_losses.astype(np.float64) - best_losses
@@ -45,8 +45,8 @@ def judge(history: Sequence[EpochFinished], best_losses: Array, last_losses: Arr
     error = float(rises.std(ddof=1)) / math.sqrt(samples) if samples >= ENOUGH_SAMPLES else None
     evidence = Evidence(best.epoch, rise, error)
 
-    matters = (1 + RELATIVE_RISE) * best.watched_loss
-    risen = list(takewhile(lambda row: row.watched_loss > matters, reversed(history)))
+    matters = (1 + RELATIVE_RISE) * best.monitored_loss
+    risen = list(takewhile(lambda row: row.monitored_loss > matters, reversed(history)))
     shared = bool(risen) and median(row.train_loss for row in risen) >= best.train_loss
     verdict: Judgement = "none"
     since = None

@@ -62,7 +62,7 @@ class Snapshot:
 
     parameters: dict[str, Array]  # and statistics, by the network's names
     optimizer: dict[str, Array]  # vectors in the network's order
-    best_losses: Array  # of each watched sample at the best epoch; zeros before the first
+    best_losses: Array  # of each monitored sample at the best epoch; zeros before the first
     last_losses: Array  # at the last epoch
     progress: Progress
 
@@ -87,11 +87,11 @@ class Trainer:
 
         self.engine = Engine(settings, data, self.split, self.batch_size, threads)
         self.schedule = build(SCHEDULES, settings.schedule)
-        self.watched = settings.data.watched  # on the test set nothing is ever chosen
-        self._watched_losses = self.engine.measured(self.watched).losses
-        self._best_losses = np.zeros_like(self._watched_losses)
+        self.monitored = settings.data.monitored  # on the test set nothing is ever chosen
+        self._monitored_losses = self.engine.measured(self.monitored).losses
+        self._best_losses = np.zeros_like(self._monitored_losses)
         self.progress = Progress()
-        self.best: EpochFinished | None = None  # lowest watched loss, the earliest on a tie
+        self.best: EpochFinished | None = None  # lowest monitored loss, the earliest on a tie
         self._best_parameters: dict[str, Array] = {}
         self._learning_rate = 0.0  # of the last step
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
@@ -149,7 +149,7 @@ class Trainer:
         """Return the run's last event; a run that came to its end is measured on the test set."""
         done = status in ("completed", "early_stopped")
         history = self.progress.history
-        chosen = history[-1] if history and self.watched == "test" else self.best
+        chosen = history[-1] if history and self.monitored == "test" else self.best
         test = self.engine.measured("test")
         if done:
             if self._best_parameters:  # which a validation set has chosen
@@ -158,7 +158,7 @@ class Trainer:
         return RunFinished(
             status=status,
             epochs=self.progress.epoch,
-            best_epoch=chosen.epoch if chosen and self.watched == "validation" else None,
+            best_epoch=chosen.epoch if chosen and self.monitored == "validation" else None,
             train_loss=chosen.train_loss if chosen else None,
             train_accuracy=chosen.train_accuracy if chosen else None,
             validation_loss=chosen.validation_loss if chosen else None,
@@ -174,7 +174,7 @@ class Trainer:
 
     def verdict(self) -> Verdict:
         """Return the verdict on overfitting so far."""
-        return judge(self.progress.history, self._best_losses, self._watched_losses)
+        return judge(self.progress.history, self._best_losses, self._monitored_losses)
 
     # The state, as a checkpoint keeps it.
 
@@ -191,7 +191,7 @@ class Trainer:
             parameters=self._copy_parameters(),
             optimizer={name: vector.copy() for name, vector in self.engine.state.items()},
             best_losses=self._best_losses.copy(),
-            last_losses=self._watched_losses.copy(),
+            last_losses=self._monitored_losses.copy(),
             progress=self.progress.copy(),
         )
 
@@ -201,7 +201,7 @@ class Trainer:
         for name, vector in self.engine.state.items():
             vector[...] = last.optimizer[name]
         self._best_losses[:] = last.best_losses
-        self._watched_losses[:] = last.last_losses
+        self._monitored_losses[:] = last.last_losses
         self.progress = last.progress.copy()
         for row in self.progress.history:
             if self._beats_best(row):
@@ -270,7 +270,7 @@ class Trainer:
         figures: dict[str, float | None] = {}
         for part in ("train", "validation", "test"):
             loss = accuracy = None
-            if part in ("train", self.watched):
+            if part in ("train", self.monitored):
                 result = self.engine.measure(part)
                 loss, accuracy = result.loss, result.accuracy
                 if not math.isfinite(loss):
@@ -293,13 +293,13 @@ class Trainer:
         self.epoch_seconds = 0.0
         if self._beats_best(row):
             self.best = row
-            self._best_losses[:] = self._watched_losses
-            if self.watched == "validation":
+            self._best_losses[:] = self._monitored_losses
+            if self.monitored == "validation":
                 self._best_parameters = self._copy_parameters()
         return row
 
     def _beats_best(self, row: EpochFinished) -> bool:
-        return self.best is None or row.watched_loss < self.best.watched_loss
+        return self.best is None or row.monitored_loss < self.best.monitored_loss
 
     def _diverged(self, what: str) -> Diverged:
         step = self.progress.step

@@ -229,7 +229,7 @@ def main() -> None:
 
 
 def show(row: dict[str, Any], runs: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one row's table: medians over the rounds; the first round watched the memory."""
+    """Print one row's table: medians over the rounds; the first round monitored the memory."""
     sizes = "-".join(map(str, row["sizes"]))
     print(f"\n{sizes}, batch {row['batch_size']}, {row['optimizer']}, {row['epochs']} epochs")
     print(f"  {'':16} s/epoch  ratio  process s  ratio   MB  accuracy")

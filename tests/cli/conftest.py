@@ -10,8 +10,8 @@ import pytest
 
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
-from nnctl.training import claims
-from nnctl.training.session import begin, record
+from nnctl.runs import lock as claims
+from nnctl.runs.recorder import begin, record
 from nnctl.training.trainer import Trainer
 
 SMALL = {
@@ -22,13 +22,13 @@ SMALL = {
 RUNS = [
     {"name": "wide"},
     {"name": "narrow", "network.0.affine.units": "4", "optimizer.learning_rate": "0.01"},
-    {"name": "unwatched", "data.validation": "0", "training.epochs": "2"},
+    {"name": "unheld", "data.validation": "0", "training.epochs": "2"},
 ]
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs wide-001, narrow-001 and unwatched-001; not to be changed."""
+    """A folder with the runs wide-001, narrow-001 and unheld-001; not to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
     data = load("mnist-sample", Source())
     for overrides in RUNS:

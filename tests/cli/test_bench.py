@@ -10,9 +10,9 @@ from nnctl.cli.group import cli
 from nnctl.display import bench as display
 from nnctl.errors import ConfigError, UsageError
 from nnctl.files import bundled
+from nnctl.runs.checkpoint import dump, load
 from nnctl.training import bench
 from nnctl.training.bench import Benchmark, Phases, Trial
-from nnctl.training.checkpoint import dump, load
 
 
 @pytest.fixture(autouse=True)

@@ -20,11 +20,11 @@ from nnctl.config import load_settings
 from nnctl.datasets import Source, load
 from nnctl.files import bundled
 from nnctl.nn.metrics import wilson_interval
+from nnctl.runs.folder import RunFolder
+from nnctl.runs.recorder import begin, record
 from nnctl.training import evaluation
-from nnctl.training.runs import RunFolder
-from nnctl.training.session import begin, record
+from nnctl.training.process_group import Team
 from nnctl.training.trainer import Trainer
-from nnctl.training.workers import Team
 
 Capture = pytest.CaptureFixture[str]
 
@@ -68,7 +68,7 @@ def test_evaluate_json_has_the_fields_of_the_contract(runs_dir: Path, capsys: Ca
         *("run_dir", "checkpoint", "dataset", "split", "samples", "loss", "accuracy"),
         *("accuracy_interval", "per_class", "confusion_matrix"),
     ]
-    assert Path(found["run_dir"]).resolve() == runs_dir / "unwatched-001"
+    assert Path(found["run_dir"]).resolve() == runs_dir / "unheld-001"
     assert (found["checkpoint"], found["split"]) == ("last", "test")
     assert (found["dataset"], found["samples"]) == ("mnist-sample", 2000)
     right = sum(found["confusion_matrix"][label][label] for label in range(10))
@@ -183,8 +183,8 @@ def test_require_of_an_unknown_field_ends_before_anything_starts(
     [
         (["nowhere"], 5, "no run 'nowhere'"),
         (["nowhere.safetensors"], 5, "no such checkpoint; `nnctl runs list` tells how runs ended"),
-        (["unwatched-001", "--checkpoint", "best"], 5, "best.safetensors"),
-        (["unwatched-001", "--split", "validation"], 2, "held no validation images out"),
+        (["unheld-001", "--checkpoint", "best"], 5, "best.safetensors"),
+        (["unheld-001", "--split", "validation"], 2, "held no validation images out"),
         (["runs/wide-001/checkpoints/last.safetensors", "--checkpoint", "best"], 2, "--checkpoint"),
         (["--batch-size", "0"], 2, "--batch-size"),
         (["--dataset", "mnits"], 2, "did you mean mnist"),

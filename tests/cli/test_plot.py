@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from nnctl.cli.group import cli, run
 from nnctl.display import region
 from nnctl.display.plot import smoothed
-from nnctl.training.claims import owned
-from nnctl.training.runs import RunFolder
+from nnctl.runs.folder import RunFolder
+from nnctl.runs.lock import owned
 
 Text = pytest.CaptureFixture[str]
 
@@ -28,7 +28,7 @@ def plot(*arguments: str) -> str:
 
 def test_latest_run_is_the_default(runs_dir: Path) -> None:
     text = plot()
-    assert text.startswith("loss of unwatched-001")
+    assert text.startswith("loss of unheld-001")
     assert "test (no validation set)" in text
 
 
@@ -49,10 +49,10 @@ def test_metric_is_the_one_asked_for(runs_dir: Path, metric: str, title: str) ->
     assert plot("wide-001", "--metric", metric).startswith(f"{title} of wide-001")
 
 
-def test_two_runs_have_both_curves_and_more_runs_the_watched_one(runs_dir: Path) -> None:
+def test_two_runs_have_both_curves_and_more_runs_the_monitored_one(runs_dir: Path) -> None:
     two = plot("wide-001", "narrow-001")
     assert [two.count(f"-001 {part}") for part in ("train", "validation")] == [2, 2]
-    three = plot("wide-001", "narrow-001", "unwatched-001")
+    three = plot("wide-001", "narrow-001", "unheld-001")
     assert [three.count(f"-001 {part}") for part in ("train", "validation", "test")] == [0, 2, 1]
 
 

@@ -20,9 +20,9 @@ from rich.cells import cell_len
 from nnctl.cli.group import run
 from nnctl.config import load_settings
 from nnctl.nn.metrics import mcnemar
-from nnctl.training.checkpoint import dump
-from nnctl.training.checkpoint import load as load_checkpoint
-from nnctl.training.runs import RunFolder
+from nnctl.runs.checkpoint import dump
+from nnctl.runs.checkpoint import load as load_checkpoint
+from nnctl.runs.folder import RunFolder
 
 Capture = pytest.CaptureFixture[str]
 
@@ -61,9 +61,9 @@ def write_predictions(run_dir: Path, right: str) -> None:
 
 
 def test_list_has_the_newest_run_first(runs_dir: Path, capsys: Capture) -> None:
-    started(runs_dir, wide="10:00:00", narrow="12:00:00", unwatched="11:00:00")
+    started(runs_dir, wide="10:00:00", narrow="12:00:00", unheld="11:00:00")
     names = [row["run"] for row in listed(capsys)]
-    assert names == ["narrow-001", "unwatched-001", "wide-001"]
+    assert names == ["narrow-001", "unheld-001", "wide-001"]
     lines = output(capsys, "list").splitlines()
     assert [line.split()[0] for line in lines] == ["run", *names]
 
@@ -91,11 +91,11 @@ def test_list_sorts_by_a_field_best_first(runs_dir: Path, capsys: Capture) -> No
     def order(field: str) -> list[str]:
         return [row["run"].removesuffix("-001") for row in listed(capsys, "--by", field)]
 
-    assert order("validation_accuracy") == ["wide", "narrow", "unwatched"]  # the last has none
-    assert order("validation_loss") == ["wide", "narrow", "unwatched"]
+    assert order("validation_accuracy") == ["wide", "narrow", "unheld"]  # the last has none
+    assert order("validation_loss") == ["wide", "narrow", "unheld"]
     assert order("optimizer.learning_rate")[0] == "narrow"
-    assert order("epochs")[0] == "unwatched"
-    assert order("run") == ["narrow", "unwatched", "wide"]
+    assert order("epochs")[0] == "unheld"
+    assert order("run") == ["narrow", "unheld", "wide"]
 
 
 @pytest.mark.parametrize("command", ["list", "compare"])
@@ -109,14 +109,14 @@ def test_list_names_folders_that_are_no_runs_in_a_warning(runs_dir: Path, capsys
     (runs_dir / "foreign").mkdir()
     (runs_dir / "a file").write_text("")
     (runs_dir / "wide-001" / "summary.json").write_text("{")
-    (runs_dir / "unwatched-001" / "config.yaml").write_text("network: 3")
+    (runs_dir / "unheld-001" / "config.yaml").write_text("network: 3")
     assert run(["runs", "list", "--json"]) == 0
     out, errors = capsys.readouterr()
     assert [json.loads(line)["run"] for line in out.splitlines()] == ["narrow-001"]
     warnings = [line for line in errors.splitlines() if line.startswith("nnctl: warning: ")]
     assert len(warnings) == 3
     assert "runs/foreign: not a run, it has no manifest.json" in warnings[0]
-    assert "runs/unwatched-001: its config can't be used" in warnings[1]
+    assert "runs/unheld-001: its config can't be used" in warnings[1]
     assert "runs/wide-001/summary.json: damaged" in warnings[2]
 
 
@@ -139,7 +139,7 @@ def test_list_names_folders_that_may_not_be_read_in_a_warning(
     def refuse(run_folder: RunFolder) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(run_folder.manifest))
 
-    monkeypatch.setattr("nnctl.training.compare.read_run", refuse)
+    monkeypatch.setattr("nnctl.runs.compare.read_run", refuse)
     assert run(["runs", "list", "--json"]) == 0
     out, errors = capsys.readouterr()
     assert out == ""
@@ -249,7 +249,7 @@ def test_claim_of_overfitting_without_evidence_is_damaged(runs_dir: Path, capsys
     assert "verdict" in capsys.readouterr().err
 
 
-def test_metrics_without_a_watched_loss_are_damaged(runs_dir: Path, capsys: Capture) -> None:
+def test_metrics_without_a_monitored_loss_are_damaged(runs_dir: Path, capsys: Capture) -> None:
     path = runs_dir / "wide-001" / "metrics.jsonl"
     path.write_text(path.read_text().replace('"validation_loss":', '"validation_loss":null,"x":'))
     assert run(["runs", "show", "wide-001"]) == 5
@@ -261,7 +261,7 @@ def test_names_and_messages_reach_the_terminal_escaped(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     (runs_dir / "wide-001").rename(runs_dir / "a\x1b[31m\nb")
-    (runs_dir / "unwatched-001").rename(runs_dir / "c\udcff")
+    (runs_dir / "unheld-001").rename(runs_dir / "c\udcff")
     shutil.rmtree(runs_dir / "narrow-001")
     (runs_dir / "d\x1b[2J").mkdir()
     for arguments in (["list"], ["compare"], ["list", "--csv"], ["list", "--json"]):
@@ -295,7 +295,7 @@ def test_show_prints_a_config_that_trains_again(runs_dir: Path, capsys: Capture)
 
 def test_show_defaults_to_the_latest_run(runs_dir: Path, capsys: Capture) -> None:
     out = output(capsys, "show")
-    assert out.startswith("unwatched-001: completed")
+    assert out.startswith("unheld-001: completed")
     assert "Judged by the test set, as no validation set was held out" in " ".join(out.split())
     assert run(["runs", "show", "nowhere"]) == 5
 
@@ -315,14 +315,14 @@ def test_compare_shows_only_the_settings_that_differ(runs_dir: Path, capsys: Cap
     assert first.split()[:3] == ["wide-001", "50", "0.1"]
     assert second.split()[:3] == ["narrow-001", "4", "0.01"]
     rows = list(csv.DictReader(io.StringIO(output(capsys, "compare", "--csv"))))
-    assert [row["run"] for row in rows] == ["wide-001", "narrow-001", "unwatched-001"]
+    assert [row["run"] for row in rows] == ["wide-001", "narrow-001", "unheld-001"]
     assert [row["network.0.affine.units"] for row in rows] == ["50", "4", "50"]
     assert [row["data.validation"] for row in rows] == ["300", "300", "0"]
     assert "settings" not in rows[0]  # a dictionary is no cell
 
 
 def test_compare_says_when_validation_sets_differ(runs_dir: Path, capsys: Capture) -> None:
-    assert "Their validation sets differ" in output(capsys, "compare", "wide-001", "unwatched-001")
+    assert "Their validation sets differ" in output(capsys, "compare", "wide-001", "unheld-001")
     assert "validation sets" not in output(capsys, "compare", "wide-001", "narrow-001")
 
 
@@ -400,7 +400,7 @@ def test_runs_fit_the_terminal_and_its_characters(
     for text in (listing, comparison):
         assert max(map(cell_len, text.splitlines())) <= width
         assert text.isascii()
-        for name in ("wide-001", "narrow-001", "unwatched-001"):
+        for name in ("wide-001", "narrow-001", "unheld-001"):
             assert name in text
     assert "validation" in listing
     for shown in ("units", "learning_rate", "epochs", "validation"):
@@ -422,7 +422,7 @@ def test_verify_proves_exact_resume_and_only_reads_the_run(runs_dir: Path, capsy
     assert 0 < found["step"] < found["steps"] == 30
     assert before == {path: path.read_bytes() for path in runs_dir.rglob("*") if path.is_file()}
     said = output(capsys, "verify")  # the latest
-    assert "unwatched-001: exact" in said
+    assert "unheld-001: exact" in said
     assert f"of {2 * math.ceil(1000 / 100)}: " in said
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nnctl.config import load_settings
-from nnctl.config.document import MAX_BYTES, MAX_PROBLEMS
+from nnctl.config.yaml_tree import MAX_BYTES, MAX_PROBLEMS
 from nnctl.errors import ConfigError, ExitCode, SystemFailure
 
 Refusal = Callable[..., str]

@@ -9,21 +9,21 @@ from nnctl.display.curves import (
     gap_points,
     loss_chart,
     metric_series,
+    monitored_set,
     overfitting_chart,
     points,
-    watched_set,
 )
 
 
-def rows(*losses: tuple[float | None, float | None], watched: str = "validation") -> list[Any]:
-    other = {"validation": "test", "test": "validation"}[watched]
+def rows(*losses: tuple[float | None, float | None], monitored: str = "validation") -> list[Any]:
+    other = {"validation": "test", "test": "validation"}[monitored]
     return [
         {
             "epoch": epoch,
             "train_loss": train,
             "train_accuracy": 0.5,
-            f"{watched}_loss": loss,
-            f"{watched}_accuracy": 0.25,
+            f"{monitored}_loss": loss,
+            f"{monitored}_accuracy": 0.25,
             f"{other}_loss": None,
             f"{other}_accuracy": None,
         }
@@ -31,9 +31,9 @@ def rows(*losses: tuple[float | None, float | None], watched: str = "validation"
     ]
 
 
-@pytest.mark.parametrize("watched", ["validation", "test"])
-def test_watched_set_is_the_one_with_figures(watched: str) -> None:
-    assert watched_set(rows((1, 2), watched=watched)) == watched
+@pytest.mark.parametrize("monitored", ["validation", "test"])
+def test_monitored_set_is_the_one_with_figures(monitored: str) -> None:
+    assert monitored_set(rows((1, 2), monitored=monitored)) == monitored
 
 
 def test_gap_is_validation_minus_training_loss() -> None:
@@ -57,7 +57,7 @@ def test_accuracy_is_in_percent() -> None:
 
 
 def test_test_curve_in_place_of_a_validation_curve_says_so() -> None:
-    history = rows((1, 2), (1, 1), watched="test")
+    history = rows((1, 2), (1, 1), monitored="test")
     for chart in (loss_chart(history), accuracy_chart(history), overfitting_chart(history)):
         assert chart.series[1].name == "test (no validation set)"
         assert [mark.name for mark in chart.marks] == ["lowest test loss: epoch 2"]

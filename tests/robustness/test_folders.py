@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nnctl.training.checkpoint import dump, load
+from nnctl.runs.checkpoint import dump, load
 
 if TYPE_CHECKING:
     from tests.robustness.conftest import Lab, Outcome, Run

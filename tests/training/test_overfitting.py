@@ -17,13 +17,13 @@ SAMPLES = 1000
 
 def history(
     train: Sequence[float],
-    watched: Sequence[float],
+    monitored: Sequence[float],
     accuracy: float = 0.99,
     part: str = "validation",
 ) -> list[EpochFinished]:
     other = "test" if part == "validation" else "validation"
     rows = []
-    for epoch, (train_loss, loss) in enumerate(zip(train, watched, strict=True), 1):
+    for epoch, (train_loss, loss) in enumerate(zip(train, monitored, strict=True), 1):
         figures = {
             **{f"{part}_loss": loss, f"{part}_accuracy": 0.9},
             **{f"{other}_loss": None, f"{other}_accuracy": None},
@@ -52,16 +52,16 @@ def around(mean: float, deviation: float, samples: int = SAMPLES) -> Array:
 
 def verdict_on(
     train: Sequence[float],
-    watched: Sequence[float],
+    monitored: Sequence[float],
     accuracy: float = 0.99,
     deviation: float = 0.1,
     samples: int = SAMPLES,
 ) -> Verdict:
     """Judge curves whose per-sample rises have that standard deviation."""
-    best, last = around(min(watched), 0, samples), around(watched[-1], deviation, samples)
-    if min(watched) == watched[-1]:
+    best, last = around(min(monitored), 0, samples), around(monitored[-1], deviation, samples)
+    if min(monitored) == monitored[-1]:
         best = last
-    return judge(history(train, watched, accuracy), best, last)
+    return judge(history(train, monitored, accuracy), best, last)
 
 
 FALLING = [0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01]
@@ -99,13 +99,13 @@ def test_verdict_ignores_a_rise_that_is_beyond_chance_but_does_not_matter() -> N
 )
 def test_verdict_needs_three_standard_errors(deviation: float, expected: str) -> None:
     # A rise of 0.1 over 1,000 samples: three standard errors at a deviation of 1.05, one at 3.16.
-    watched = [0.5, 0.4, 0.42, 0.45, 0.47, 0.48, 0.5]
-    assert verdict_on(FALLING, watched, deviation=deviation).verdict == expected
+    monitored = [0.5, 0.4, 0.42, 0.45, 0.47, 0.48, 0.5]
+    assert verdict_on(FALLING, monitored, deviation=deviation).verdict == expected
 
 
 def test_verdict_waits_until_a_rise_has_lasted() -> None:
-    watched = [0.5, 0.4, 0.3, 0.3, 0.4, 0.5, 0.6]
-    verdicts = [verdict_on(FALLING[:n], watched[:n]).verdict for n in range(1, 8)]
+    monitored = [0.5, 0.4, 0.3, 0.3, 0.4, 0.5, 0.6]
+    verdicts = [verdict_on(FALLING[:n], monitored[:n]).verdict for n in range(1, 8)]
     assert verdicts == [
         *("undecided", "undecided", "none", "none"),
         *("undecided", "undecided", "overfitting"),
@@ -114,8 +114,8 @@ def test_verdict_waits_until_a_rise_has_lasted() -> None:
 
 def test_verdict_is_not_led_astray_by_large_steps_that_move_both_curves() -> None:
     train = [0.3, 0.1, 0.05, 0.04, 0.09, 0.08, 0.1]
-    watched = [0.4, 0.2, 0.15, 0.14, 0.19, 0.18, 0.2]
-    assert verdict_on(train, watched).verdict == "none"
+    monitored = [0.4, 0.2, 0.15, 0.14, 0.19, 0.18, 0.2]
+    assert verdict_on(train, monitored).verdict == "none"
 
 
 def test_verdict_on_a_noisy_curve_that_overfits_is_found() -> None:
@@ -137,10 +137,10 @@ def test_verdict_on_too_few_epochs_is_undecided() -> None:
 
 @pytest.mark.parametrize("samples", [1, 2, 29])
 def test_verdict_trusts_no_standard_error_of_a_handful_of_samples(samples: int) -> None:
-    watched = [0.5, 0.4, 0.41, 0.43, 0.45, 0.5, 0.6]
-    verdict = verdict_on(FALLING, watched, deviation=0.0, samples=samples)
+    monitored = [0.5, 0.4, 0.41, 0.43, 0.45, 0.5, 0.6]
+    verdict = verdict_on(FALLING, monitored, deviation=0.0, samples=samples)
     assert (verdict.verdict, verdict.evidence.standard_error) == ("undecided", None)
-    assert verdict_on(FALLING, watched, deviation=0.0, samples=30).verdict == "overfitting"
+    assert verdict_on(FALLING, monitored, deviation=0.0, samples=30).verdict == "overfitting"
 
 
 def test_verdict_without_a_validation_set_watches_the_test_loss() -> None:

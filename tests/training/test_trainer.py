@@ -221,7 +221,7 @@ def test_final_figures_are_those_of_the_best_weights(
         assert trainer.engine.measure("validation").loss == best.validation_loss
 
 
-def test_without_validation_the_test_set_is_watched_and_chooses_nothing(
+def test_without_validation_the_test_set_is_monitored_and_chooses_nothing(
     tiny_settings: Make, tiny_data: DataSet
 ) -> None:
     settings = tiny_settings(data={"validation": 0})

@@ -10,10 +10,10 @@ from typing import Any
 from nnctl.config import to_yaml
 from nnctl.errors import Diverged
 from nnctl.files import as_text, told, write_atomically
-from nnctl.training.checkpoint import checkpoint_of, dump, versions
+from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.runs import RunFolder, append_row, new_manifest, now, to_json
+from nnctl.runs.folder import RunFolder, append_row, new_manifest, now, to_json
 from nnctl.training.trainer import Trainer
 
 
@@ -70,7 +70,7 @@ def record(
     def save_epoch(event: EpochFinished) -> None:
         data = dump(checkpoint_of(trainer))
         append_row(run, event)
-        if event is trainer.best and trainer.watched == "validation":
+        if event is trainer.best and trainer.monitored == "validation":
             write_atomically(run.best, data)
         save(data)
 

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 from nnctl import datasets
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
-from nnctl.training.checkpoint import versions
-from nnctl.training.claims import new_run
-from nnctl.training.resume import check_same_data, go_on, recorded
-from nnctl.training.runs import RunFolder
-from nnctl.training.session import begin, record
+from nnctl.runs.checkpoint import versions
+from nnctl.runs.lock import new_run
+from nnctl.runs.resume import check_same_data, go_on, recorded
+from nnctl.runs.folder import RunFolder
+from nnctl.runs.recorder import begin, record
 from nnctl.training.trainer import Trainer
 
 

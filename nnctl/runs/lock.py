@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, is_free, locked, told
-from nnctl.training.runs import LATEST, Manifest, RunFolder, convert, read_json
+from nnctl.runs.folder import LATEST, Manifest, RunFolder, convert, read_json
 
 GLANCE = 0.1  # seconds; `ended` holds the lock for far less
 ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process

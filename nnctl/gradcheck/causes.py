@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.nn.alone import Alone
-from nnctl.nn.differences import TOLERANCE, Comparison, H, agrees_by_default, shaken
+from nnctl.gradcheck.finite_differences import TOLERANCE, Comparison, agrees_by_default, shaken
+from nnctl.gradcheck.layer import Alone
 from nnctl.nn.functions import Array
+from nnctl.nn.numerical_gradient import H
 
 BACKWARD = "backpropagation"
 ASKED_TOO_MUCH = (

@@ -10,8 +10,8 @@ import pytest
 
 from nnctl.errors import SystemFailure
 from nnctl.nn.functions import Array
-from nnctl.training import workers
-from nnctl.training.workers import Team, share
+from nnctl.training import process_group as workers
+from nnctl.training.process_group import Team, share
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from safetensors.numpy import save
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.errors import RunError
-from nnctl.training import checkpoint
-from nnctl.training.checkpoint import Checkpoint, checkpoint_of, dump, load
+from nnctl.runs import checkpoint
+from nnctl.runs.checkpoint import Checkpoint, checkpoint_of, dump, load
 from nnctl.training.events import TIMINGS, EpochFinished
 from nnctl.training.trainer import Trainer
 
@@ -93,7 +93,7 @@ def test_round_trip_keeps_everything_but_clock_readings(
     assert back.settings.network == whole.settings.network
 
 
-def test_history_reads_back_with_either_set_watched(
+def test_history_reads_back_with_either_set_monitored(
     tiny_data: DataSet, tiny_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     with closing(Trainer(tiny_settings(data={"validation": 0}), tiny_data, 1)) as trainer:

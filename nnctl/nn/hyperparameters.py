@@ -57,7 +57,7 @@ def limits(kind: type) -> dict[str, Range]:
     }
 
 
-class Options:
+class Hyperparameters:
     """Base of every kind: refuses options outside their limits with a `ValueError`."""
 
     def __post_init__(self) -> None:

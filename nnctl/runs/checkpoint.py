@@ -40,7 +40,7 @@ FOLDER = "./folder"  # stands for the path of a data set that is a folder
 
 # What is read into memory before a file has shown that it is a checkpoint.
 MAX_HEADER = 4 << 20  # bytes; names and shapes of up to 500 layers take some 200 KiB
-MAX_LENGTH = 1 << 26  # epochs, and watched samples
+MAX_LENGTH = 1 << 26  # epochs, and monitored samples
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}  # by safetensors' names
 
@@ -167,12 +167,12 @@ def _digest(arrays: dict[str, Array], content: dict[str, Any]) -> str:
 
 def _columns(settings: Settings) -> dict[str, Any]:
     """Return the dtypes of the history's columns: what clocks, epochs and None say is left out."""
-    unwatched = "test_" if settings.data.validation else "validation_"
+    unmonitored = "test_" if settings.data.validation else "validation_"
     names = [field.name for field in fields(EpochFinished) if field.name not in TIMINGS]
     return {
         name: np.int64 if name == "step" else np.float64
         for name in names
-        if name != "epoch" and not name.startswith(unwatched)
+        if name != "epoch" and not name.startswith(unmonitored)
     }
 
 
@@ -278,12 +278,12 @@ def _check_arrays(
         units = layer.output_units(units)
     for name in build(OPTIMIZERS, settings.optimizer).state_names:
         expected[f"optimizer/{name}"] = (size,), np.float32
-    watched = settings.data.validation
-    if not watched:  # then the test set is watched, of whatever size that is
+    monitored = settings.data.validation
+    if not monitored:  # then the test set is monitored, of whatever size that is
         shape, _ = found.get("losses/last", ((0,), ""))
-        watched = min(shape[0] if len(shape) == 1 else 0, MAX_LENGTH)
+        monitored = min(shape[0] if len(shape) == 1 else 0, MAX_LENGTH)
     for name in ("best", "last"):
-        expected[f"losses/{name}"] = (watched,), np.float32
+        expected[f"losses/{name}"] = (monitored,), np.float32
     for name, dtype in _columns(settings).items():
         expected[f"history/{name}"] = (metadata.progress.epoch,), dtype
 

@@ -15,7 +15,7 @@ from nnctl.files import as_text
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
-from nnctl.training.runs import (
+from nnctl.runs.folder import (
     Manifest,
     RunFolder,
     convert,
@@ -49,17 +49,17 @@ class RunRecord:
         return self.run.path.resolve().name
 
     @property
-    def watched(self) -> str:
-        """What was watched while it trained: validation or test."""
-        return self.settings.data.watched
+    def monitored(self) -> str:
+        """What was monitored while it trained: validation or test."""
+        return self.settings.data.monitored
 
     def overview(self) -> dict[str, Any]:
         """Return key settings and results, the fields of `nnctl runs list --json`."""
         settings, summary = self.settings, self.summary
-        best = min(self.history, key=lambda row: row.watched_loss, default=None)
-        if self.watched == "test":  # nothing is ever chosen on it
+        best = min(self.history, key=lambda row: row.monitored_loss, default=None)
+        if self.monitored == "test":  # nothing is ever chosen on it
             best = self.history[-1] if self.history else None
-        best_epoch = best.epoch if best and self.watched == "validation" else None
+        best_epoch = best.epoch if best and self.monitored == "validation" else None
         results = {key: getattr(summary or best, key, None) for key in RESULTS}
         return {
             "run": as_text(self.name),

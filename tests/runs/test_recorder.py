@@ -12,12 +12,12 @@ import pytest
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
-from nnctl.training.checkpoint import load
-from nnctl.training.claims import new_run
+from nnctl.runs.checkpoint import load
+from nnctl.runs.lock import new_run
 from nnctl.training.events import TIMINGS, EpochFinished, Event, RunFinished, RunStarted
-from nnctl.training.resume import go_on, recorded
-from nnctl.training.runs import RunFolder
-from nnctl.training.session import begin, record
+from nnctl.runs.resume import go_on, recorded
+from nnctl.runs.folder import RunFolder
+from nnctl.runs.recorder import begin, record
 from nnctl.training.trainer import Trainer
 
 Make = Callable[..., Settings]

@@ -9,9 +9,9 @@ import pytest
 
 from nnctl.errors import RunError, SystemFailure, UsageError
 from nnctl.files import as_text
-from nnctl.training import claims, runs
+from nnctl.runs import folder as runs, lock as claims
 from nnctl.training.events import EpochFinished
-from nnctl.training.runs import RunFolder, find_run, read_json, read_metrics, read_regular
+from nnctl.runs.folder import RunFolder, find_run, read_json, read_metrics, read_regular
 
 ROW = EpochFinished(
     epoch=1,

@@ -9,7 +9,8 @@ import pytest
 from nnctl.config import build, bundled_configs, load_settings
 from nnctl.datasets import DataSet, Source, load
 from nnctl.datasets.batches import Gatherer
-from nnctl.nn.diagnosis import Finding, diagnose
+from nnctl.inspection.diagnosis import Finding, diagnose
+from nnctl.inspection.trace import LayerTrace, Trace, trace_batch, trace_sample
 from nnctl.nn.functions import Array
 from nnctl.nn.initializers import HeNormal, Initializer, Normal, XavierNormal, Zeros
 from nnctl.nn.layers import (
@@ -26,7 +27,6 @@ from nnctl.nn.layers import (
 from nnctl.nn.losses import LOSSES, Loss, MeanSquaredError, SoftmaxWithLoss
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS, SGD, Adam
-from nnctl.nn.trace import LayerTrace, Trace, trace_batch, trace_sample
 from nnctl.training.engine import build_network
 
 INPUTS, CLASSES, BATCH = 60, 10, 64

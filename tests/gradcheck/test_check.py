@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnctl.nn.differences import Dependence, Verdict, compare, numerical_gradient
+from nnctl.gradcheck.check import Report, check, check_layer, sweep
+from nnctl.gradcheck.finite_differences import Dependence, Verdict, compare
+from nnctl.gradcheck.network import Whole
 from nnctl.nn.functions import Array, softmax
-from nnctl.nn.gradcheck import Report, check, check_layer, sweep
 from nnctl.nn.layers import (
     GELU,
     LAYERS,
@@ -26,7 +27,7 @@ from nnctl.nn.layers import (
 )
 from nnctl.nn.losses import LOSSES, Loss, MeanSquaredError, SoftmaxWithLoss
 from nnctl.nn.network import Network
-from nnctl.nn.whole import Whole
+from nnctl.nn.numerical_gradient import numerical_gradient
 
 SEEDS = 50
 INPUTS, CLASSES, BATCH = 6, 3, 8

@@ -18,11 +18,11 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from nnctl.config.document import BROKEN, Node, Place, Problems, quoted, resolve
+from nnctl.config.yaml_tree import BROKEN, Node, Place, Problems, quoted, resolve
+from nnctl.nn.hyperparameters import Range, kind_of
 from nnctl.nn.initializers import INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.optimizers import OPTIMIZERS, Optimizer
-from nnctl.nn.options import Range, kind_of
 from nnctl.nn.schedules import SCHEDULES, Schedule
 
 REGISTRIES: dict[type, Mapping[str, type]] = {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnctl.inspection.trace import LayerTrace, Trace
 from nnctl.nn.layers import Affine, BatchNorm
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
 from nnctl.nn.network import Network
-from nnctl.nn.trace import LayerTrace, Trace
 
 MANY_DEAD = 0.6  # of a layer's units
 ENOUGH_SAMPLES = 32  # in fewer, many a healthy unit happens to be off

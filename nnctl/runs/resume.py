@@ -12,9 +12,9 @@ from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import has_separator, told, write_atomically
-from nnctl.training.checkpoint import Checkpoint, load, versions
+from nnctl.runs.checkpoint import Checkpoint, load, versions
 from nnctl.training.events import RunFinished
-from nnctl.training.runs import (
+from nnctl.runs.folder import (
     Manifest,
     RunFolder,
     convert,
@@ -25,7 +25,7 @@ from nnctl.training.runs import (
     repair_metrics,
     to_json,
 )
-from nnctl.training.session import begin
+from nnctl.runs.recorder import begin
 from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import Snapshot, Trainer
 
@@ -159,7 +159,7 @@ def restore(trainer: Trainer, before: Recorded) -> None:
     snapshot = before.checkpoint.snapshot
     _check_position(trainer, before, snapshot)
     best = None
-    if snapshot.progress.history and trainer.watched == "validation":
+    if snapshot.progress.history and trainer.monitored == "validation":
         best = load(before.run.best)
     trainer.restore(snapshot, best.snapshot if best else None)
     if best is not None:
@@ -205,11 +205,11 @@ def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> N
     step = progress.epoch * trainer.steps_per_epoch + steps
     if rest or steps >= trainer.steps_per_epoch or progress.step != step:
         raise RunError(f"{printable(before.run.last)}: step {progress.step} is not where it says")
-    samples = len(trainer.engine.measured(trainer.watched).losses)
+    samples = len(trainer.engine.measured(trainer.monitored).losses)
     if len(snapshot.last_losses) != samples:
         raise RunError(
             f"{printable(before.run.last)}: losses of {len(snapshot.last_losses)} samples, "
-            f"but the {trainer.watched} set has {samples}"
+            f"but the {trainer.monitored} set has {samples}"
         )
 
 

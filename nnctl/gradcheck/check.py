@@ -25,16 +25,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.alone import Alone, LossLayer
-from nnctl.nn.causes import ASKED_TOO_MUCH, explain
-from nnctl.nn.differences import TOLERANCE, Comparison, H, Verdict, agrees_by_default, compare
+from nnctl.gradcheck.causes import ASKED_TOO_MUCH, explain
+from nnctl.gradcheck.finite_differences import (
+    TOLERANCE,
+    Comparison,
+    Verdict,
+    agrees_by_default,
+    compare,
+)
+from nnctl.gradcheck.layer import Alone, LossLayer
+from nnctl.gradcheck.network import Whole
 from nnctl.nn.functions import Array
+from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import LAYERS, Layer
 from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.network import Network
-from nnctl.nn.options import kind_of
+from nnctl.nn.numerical_gradient import H
 from nnctl.nn.randomness import Concern, generator
-from nnctl.nn.whole import Whole
 
 PER_PARAMETER = 64
 MOST_KINKS = 0.01  # of an array's checked entries may remain kinks

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, NoReturn
 
 from nnctl.errors import UsageError, printable
-from nnctl.nn.graph import Add, Graph, Leaf, Multiply, Node
+from nnctl.graph.graph import Add, Graph, Leaf, Multiply, Node
 
 MAX_LENGTH = 4000  # characters
 MAX_DEPTH = 100  # of parentheses and signs

@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from nnctl.nn.alone import Alone, Still
-from nnctl.nn.differences import EPSILON, ROUNDING, Dependence, Slopes, shaken
+from nnctl.gradcheck.finite_differences import EPSILON, ROUNDING, Dependence, Slopes, shaken
+from nnctl.gradcheck.layer import Alone, Still
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnctl.nn.differences import numerical_gradient
+from nnctl.nn.numerical_gradient import numerical_gradient
 
 
 class Node:

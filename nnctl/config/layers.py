@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
 
-from nnctl.config.document import BROKEN, Node, Problems, quoted
-from nnctl.config.rules import Rule, Schema, record, summary
+from nnctl.config.schema import Rule, Schema, record, summary
+from nnctl.config.yaml_tree import BROKEN, Node, Problems, quoted
 from nnctl.nn.layers import LAYERS
 
 MAX_LAYERS = 500  # so that a resolved config stays small

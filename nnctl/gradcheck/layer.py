@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.differences import Comparison, Dependence, H, Slopes, compare, same, shaken
+from nnctl.gradcheck.finite_differences import Comparison, Dependence, Slopes, compare, same, shaken
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import Layer
 from nnctl.nn.losses import Loss
+from nnctl.nn.numerical_gradient import H
 
 
 class Still:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from nnctl.gradcheck.check import Report, check, check_layer
 from nnctl.nn.functions import Array
-from nnctl.nn.gradcheck import Report, check, check_layer
 from nnctl.nn.layers import Affine, BatchNorm, Dropout, Layer, LeakyReLU, ReLU, Sigmoid
 from nnctl.nn.losses import Loss, MeanSquaredError, SoftmaxWithLoss
 from nnctl.nn.network import Network

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnctl.errors import UsageError
-from nnctl.nn.expression import MAX_DEPTH, MAX_LENGTH, assignments, parse
-from nnctl.nn.graph import Add, Graph, Multiply
+from nnctl.graph.expression import MAX_DEPTH, MAX_LENGTH, assignments, parse
+from nnctl.graph.graph import Add, Graph, Multiply
 
 SHOPPING = "(apple*2 + orange*3) * tax"
 PRICES = {"apple": 100.0, "orange": 150.0, "tax": 1.1}

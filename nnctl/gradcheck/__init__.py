@@ -1,0 +1,1 @@
+"""Gradient check: backpropagation against central differences, and why they differ."""

@@ -1,0 +1,1 @@
+"""Looking into a network: one mini-batch followed through it, and what looks wrong."""
