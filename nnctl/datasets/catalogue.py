@@ -87,10 +87,10 @@ _SETS = (
         train_samples=10_000,
         test_samples=2_000,
         pins=_pins(
-            (1621355, "75a787d50b6ed94b34d451145cde04613282a8dd9cf46bc3ffc92c5f18c7743c"),
-            (4950, "782d1cb2d5b01600f16237868165d1abc165ffdd4fe47899892fb8e932baaa23"),
-            (316060, "d52a381a93cabd5a3b6e8a47dce50cf4509583d22659338f61ce1ed88bc16b10"),
-            (1025, "157712d9b35695eecf67d68224922ed849424ea33e4de28848a7c70b964fd461"),
+            (1619346, "0a6afc41c4c9abbd89baae320fb2a4a9c4a7c033232fa6bc0cc57c275c5bec19"),
+            (4798, "ef52660c6f0d4580761b1d07d46f5cd6b0406bb0069fad98730d304dee235f15"),
+            (323311, "b1c66be0e788649b7590151786cf1f112c9116685654eef1445dbdc63eeeb47e"),
+            (1000, "6a63718c819ad8ee39774469c496fddd8a874e0979910025709d11dac35aa864"),
         ),
     ),
 )
