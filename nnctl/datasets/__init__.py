@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,7 @@ from nnctl.datasets.catalogue import (
     KnownSet,
     find,
 )
+from nnctl.datasets.likeness import is_mnist_like
 from nnctl.datasets.source import SILENT, Limits, Progress, Source
 from nnctl.errors import DataError, UsageError, printable
 
@@ -65,6 +67,11 @@ class DataSet:
     image_shape: tuple[int, int]  # rows, columns
     class_names: tuple[str, ...] | None
     sha256: Mapping[str, str]  # by file name
+
+    @cached_property
+    def mnist_like(self) -> bool:
+        """True if the images are laid out as MNIST's: 28 x 28, the ink 20 pixels long, centred."""
+        return is_mnist_like(self.train.images, self.image_shape)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import math
 import platform
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from nnctl import __version__
 from nnctl.config import Settings, build, check_shapes, settings_from_dict, to_dict
+from nnctl.datasets import CATALOGUE
 from nnctl.errors import ConfigError, RunError, printable
 from nnctl.files import has_separator, told
 from nnctl.nn.functions import Array
@@ -55,6 +56,9 @@ class Checkpoint:
     data_sha256: Mapping[str, str]
     threads: int
     versions: dict[str, str]
+    image_shape: tuple[int, int]  # rows, columns
+    class_names: tuple[str, ...] | None  # None: the classes are numbers
+    mnist_like: bool  # are the images laid out as MNIST's?
 
     def network(self) -> Network:
         """Return the network with its weights."""
@@ -82,6 +86,9 @@ def checkpoint_of(trainer: Trainer) -> Checkpoint:
         data_sha256=trainer.data.sha256,
         threads=trainer.engine.threads,
         versions=versions(),
+        image_shape=trainer.data.image_shape,
+        class_names=trainer.data.class_names,
+        mnist_like=trainer.data.mnist_like,
     )
 
 
@@ -113,6 +120,9 @@ def dump(checkpoint: Checkpoint) -> bytes:
         "data_sha256": dict(checkpoint.data_sha256),
         "threads": checkpoint.threads,
         "versions": checkpoint.versions,
+        "image_shape": checkpoint.image_shape,
+        "class_names": checkpoint.class_names,
+        "mnist_like": checkpoint.mnist_like,
     }
     content["sha256"] = _digest(arrays, content)
     return save(arrays, metadata={"nnctl": _canonical(content)})
@@ -149,6 +159,10 @@ class _Metadata:
     data_sha256: dict[str, str]
     threads: int
     versions: dict[str, str]
+    # The first checkpoints lack these three; `_complete` fills them in.
+    image_shape: tuple[int, int] = (0, 0)
+    class_names: tuple[str, ...] | None = None
+    mnist_like: bool = False
 
 
 def _canonical(content: dict[str, Any]) -> str:
@@ -222,6 +236,9 @@ def _load(path: Path) -> Checkpoint:
         data_sha256=metadata.data_sha256,
         threads=metadata.threads,
         versions=metadata.versions,
+        image_shape=metadata.image_shape,
+        class_names=metadata.class_names,
+        mnist_like=metadata.mnist_like,
     )
 
 
@@ -245,14 +262,19 @@ def _check_metadata(content: dict[str, Any]) -> tuple[Settings, _Metadata]:
     try:
         metadata = msgspec.convert(content, _Metadata)
         settings = settings_from_dict({**metadata.config, "name": "checkpoint"})
-        check_shapes(settings, metadata.inputs, None)
+        classes = check_shapes(settings, metadata.inputs, None)
     except (msgspec.ValidationError, ConfigError) as error:
         reason = str(error).split("\n")[0]
         raise _RefusedError(f"its metadata make no sense: {printable(reason)}") from None
+    if metadata.image_shape == (0, 0):
+        metadata = _complete(metadata, settings.data.dataset)
     progress = metadata.progress
     counts = progress.epoch, progress.step, progress.position
     if not (
         metadata.inputs > 0
+        and min(metadata.image_shape) > 0
+        and math.prod(metadata.image_shape) == metadata.inputs
+        and len(metadata.class_names or range(classes)) == classes
         and 0 < metadata.threads <= MAX_THREADS
         and min(counts) >= 0
         and progress.epoch <= min(settings.training.epochs, MAX_LENGTH)
@@ -261,6 +283,22 @@ def _check_metadata(content: dict[str, Any]) -> tuple[Settings, _Metadata]:
     ):
         raise _RefusedError("its metadata make no sense: a number is out of range")
     return settings, metadata
+
+
+def _complete(metadata: _Metadata, dataset: str) -> _Metadata:
+    """Return the metadata of an old checkpoint with what its data set's name says of its images."""
+    known = CATALOGUE.get(dataset)
+    if known is not None and math.prod(known.image_shape) == metadata.inputs:
+        names = known.class_names
+        return replace(
+            metadata,
+            image_shape=known.image_shape,
+            class_names=names,
+            mnist_like=names is None,
+        )
+    side = math.isqrt(max(metadata.inputs, 0))
+    square = side * side == metadata.inputs
+    return replace(metadata, image_shape=(side, side) if square else (1, metadata.inputs))
 
 
 def _check_arrays(

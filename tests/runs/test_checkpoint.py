@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save
 
 from nnctl.config import Settings
-from nnctl.datasets import DataSet
+from nnctl.datasets import CATALOGUE, DataSet
 from nnctl.errors import RunError
 from nnctl.runs import checkpoint
 from nnctl.runs.checkpoint import Checkpoint, checkpoint_of, dump, load
@@ -217,6 +218,9 @@ FORGERIES: dict[str, tuple[Callable[[Arrays, Content], object], str]] = {
         ),
         "out of range",
     ),
+    "other shape": (lambda a, c: c.update(image_shape=[4, 4]), "out of range"),
+    "negative shape": (lambda a, c: c.update(image_shape=[-4, -3]), "out of range"),
+    "names of other classes": (lambda a, c: c.update(class_names=["cat", "dog"]), "out of range"),
     "second history": (lambda a, c: c["progress"].update(history=[{}]), "make no sense"),
     "losses in words": (lambda a, c: c["progress"].update(recent_losses=["x"]), "Expected"),
     "versions in a list": (lambda a, c: c.update(versions=["\x1b[2J"]), "Expected `object`"),
@@ -313,3 +317,44 @@ def test_what_is_no_file_is_refused(odd_paths: list[Path]) -> None:
     for path in odd_paths:
         with pytest.raises(RunError, match="there is no such checkpoint"):
             load(path)
+
+
+def test_what_is_known_of_the_images_is_kept(whole: Checkpoint, valid: bytes, tmp_path: Path) -> None:
+    named = replace(whole, class_names=("a", "b", "c", "d", "e"))
+    for made in (whole, named):
+        (tmp_path / "x").write_bytes(dump(made))
+        back = load(tmp_path / "x")
+        assert (back.image_shape, back.class_names) == ((4, 3), made.class_names)
+        assert not back.mnist_like
+
+
+@pytest.mark.parametrize(
+    ("dataset", "inputs", "known"),
+    [
+        ("mnist", 784, ((28, 28), None, True)),
+        ("fashion-mnist", 784, ((28, 28), CATALOGUE["fashion-mnist"].class_names, False)),
+        ("mnist", 12, ((1, 12), None, False)),
+        ("./folder", 9, ((3, 3), None, False)),
+    ],
+)
+def test_old_checkpoint_gets_what_its_data_sets_name_says_of_the_images(
+    valid: bytes, tmp_path: Path, dataset: str, inputs: int, known: tuple[Any, ...]
+) -> None:
+    def age(arrays: Arrays, content: Content) -> None:
+        for key in ("image_shape", "class_names", "mnist_like"):
+            del content[key]
+        content["inputs"] = inputs
+        content["config"]["data"]["dataset"] = dataset
+        content["config"]["network"][-1]["affine"]["units"] = 10
+        sizes = {"0.affine.weight": (inputs, 6), "3.affine.weight": (6, 10), "3.affine.bias": (10,)}
+        for name, shape in sizes.items():
+            arrays[name] = np.zeros(shape, np.float32)
+        size = inputs * 6 + 6 + 2 * 6 + 6 * 10 + 10
+        for name in list(arrays):
+            if name.startswith("optimizer/"):
+                arrays[name] = np.zeros(size, np.float32)
+
+    path = tmp_path / "x"
+    path.write_bytes(forged(valid, age))
+    back = load(path)
+    assert (back.image_shape, back.class_names, back.mnist_like) == known
