@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import NoneType
 
-from nnctl.config.schema import Rule, Schema, record, summary
-from nnctl.config.yaml_tree import BROKEN, Node, Problems, quoted
+from nnctl.config.schema import JsonSchema, Schema, mapping_schema, summary
+from nnctl.config.yaml_tree import BROKEN, Problems, YamlNode, quoted
 from nnctl.nn.layers import LAYERS
 
 MAX_LAYERS = 500  # so that a resolved config stays small
 
 
-class LayerEntry(Rule):
+class LayerSchema(Schema):
     """A layer: `name`, `name: {options}`, or `name: value` of the option it is known by."""
 
-    def normal(self, node: Node) -> Node:
+    def normalize(self, node: YamlNode) -> YamlNode:
         if isinstance(node.value, str):
             return replace(node, value={node.value: replace(node.child(node.value), value=None)})
         if isinstance(node.value, dict) and len(node.value) == 1:
@@ -27,12 +27,12 @@ class LayerEntry(Rule):
                 return replace(node, value={name: replace(given, value={short: option})})
         return node
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
         names = node.value if isinstance(node.value, dict) else ()
-        return {name: record(LAYERS[name]) for name in names if name in LAYERS}
+        return {name: mapping_schema(LAYERS[name]) for name in names if name in LAYERS}
 
-    def expand(self, node: Node, problems: Problems) -> Node:
-        normal = self.normal(node)
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        normal = self.normalize(node)
         if not isinstance(normal.value, dict) or not normal.value:
             problems.add(node.place, f"{node.path} must be one layer, not {node}", "", LAYERS)
             return node
@@ -40,11 +40,11 @@ class LayerEntry(Rule):
         if name not in LAYERS:
             problems.add(given.key, f"{quoted(name)} is no layer", name, LAYERS)
             return node
-        rule = record(LAYERS[name])
+        schema = mapping_schema(LAYERS[name])
         if more:
             other, at = more[0]
             set_here = at.key.source.is_override  # where nothing is indented
-            if other in rule.rules:
+            if other in schema.properties:
                 message = f"{quoted(other)} must be indented further, below {name}"
                 if set_here:
                     message = f"{quoted(other)} is an option of {name}: {node.path}.{name}.{other}"
@@ -56,19 +56,19 @@ class LayerEntry(Rule):
             problems.add(at.key, message)
             return node
         if not isinstance(given.value, dict | NoneType) and given.value is not BROKEN:
-            options = f"; write {name}: {{OPTION: VALUE}}" if rule.rules else ""
-            problems.add(given.place, f"{name} takes no value{options}", "", rule.rules)
+            options = f"; write {name}: {{OPTION: VALUE}}" if schema.properties else ""
+            problems.add(given.place, f"{name} takes no value{options}", "", schema.properties)
             return node
-        return replace(normal, value={name: rule.read(given, problems)})
+        return replace(normal, value={name: schema.validate(given, problems)})
 
-    def schema(self) -> Schema:
-        names = [name for name, layer in LAYERS.items() if not record(layer).required]
-        choices: list[Schema] = [{"enum": names}]
+    def json_schema(self) -> JsonSchema:
+        names = [name for name, layer in LAYERS.items() if not mapping_schema(layer).required]
+        choices: list[JsonSchema] = [{"enum": names}]
         for name, layer in LAYERS.items():
-            rule = record(layer)
-            options = rule.mapping_schema() if rule.required else rule.schema()
+            schema = mapping_schema(layer)
+            options = schema.mapping_json_schema() if schema.required else schema.json_schema()
             if short := short_option(name):
-                options = {"anyOf": [rule.rules[short].schema(), options]}
+                options = {"anyOf": [schema.properties[short].json_schema(), options]}
             choices.append(
                 {
                     "type": "object",
@@ -81,35 +81,35 @@ class LayerEntry(Rule):
         return {"anyOf": choices}
 
 
-class Layers(Rule):
+class NetworkSchema(Schema):
     """A list of layers."""
 
-    entry = LayerEntry()
+    entry = LayerSchema()
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
         items = node.value if isinstance(node.value, list) else ()
         return {str(index): self.entry for index in range(len(items))}
 
-    def put(self, node: Node, name: str, child: Node) -> Node:
-        if not isinstance(node.value, list):  # which `read` tells
-            return super().put(node, name, child)
+    def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
+        if not isinstance(node.value, list):  # which `validate` reports
+            return super().with_child(node, name, child)
         items = list(node.value)
         items[int(name)] = child
         return replace(node, value=items)
 
-    def expand(self, node: Node, problems: Problems) -> Node:
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
         if not isinstance(node.value, list):
             problems.add(node.place, f"{node.path} must be a list of layers, not {node}")
             return node
         if not 1 <= len(node.value) <= MAX_LAYERS:
             message = f"{node.path} must have 1 to {MAX_LAYERS} layers, not {len(node.value)}"
             problems.add(node.place, message)
-        return replace(node, value=[self.entry.read(item, problems) for item in node.value])
+        return replace(node, value=[self.entry.validate(item, problems) for item in node.value])
 
-    def schema(self) -> Schema:
+    def json_schema(self) -> JsonSchema:
         return {
             "type": "array",
-            "items": self.entry.schema(),
+            "items": self.entry.json_schema(),
             "minItems": 1,
             "maxItems": MAX_LAYERS,
         }
@@ -119,6 +119,6 @@ def short_option(layer: str) -> str | None:
     """Return the option that `name: value` gives: the only one, or the only required one."""
     if layer not in LAYERS:
         return None
-    rule = record(LAYERS[layer])
-    candidates = rule.required or list(rule.rules)
+    schema = mapping_schema(LAYERS[layer])
+    candidates = schema.required or list(schema.properties)
     return candidates[0] if len(candidates) == 1 else None

@@ -12,16 +12,16 @@ from typing import Any
 
 import yaml
 
-from nnctl.config.names import RunName
-from nnctl.config.schema import assign, record
+from nnctl.config.names import RunNameSchema
+from nnctl.config.schema import assign, mapping_schema
 from nnctl.config.settings import Settings, from_dict, to_dict
 from nnctl.config.yaml_tree import (
     BROKEN,
     MAX_BYTES,
-    Node,
     Place,
     Problems,
-    Source,
+    SourceText,
+    YamlNode,
     decode,
     hint,
     node_of,
@@ -46,21 +46,21 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
     apply in order.
 
     Raises:
-        ConfigError: there is no such config, or it is wrong; tells all that is wrong with it.
+        ConfigError: there is no such config, or it is wrong; lists all that is wrong with it.
         SystemFailure: it can't be read.
 
     """
     source, name = _read(config)
     problems = Problems()
     root = _override(parse(source, problems), overrides, problems)
-    root = record(Settings).normal(root)
+    root = mapping_schema(Settings).normalize(root)
     if isinstance(root.value, dict) and "name" not in root.value:
         named = root.child("name", name)
-        if not RunName.allows(name):
+        if not RunNameSchema.allows(name):
             problems.add(
                 root.place,
                 f"the run would be named {quoted(name)} after the file, but a name must be "
-                f"{RunName.MEANING}; give it a `name:`",
+                f"{RunNameSchema.MEANING}; give it a `name:`",
             )
             named = replace(named, value=BROKEN)
         root = replace(root, value={"name": named} | root.value)
@@ -78,7 +78,7 @@ def settings_from_dict(
         ConfigError: they are wrong.
 
     """
-    root, problems = node_of(dict(plain), "", Place(Source(""))), Problems()
+    root, problems = node_of(dict(plain), "", Place(SourceText(""))), Problems()
     return _settings(_override(root, overrides, problems), problems)
 
 
@@ -125,7 +125,7 @@ def json_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nnctl config",
         "description": "A network and how to train it.",
-        **record(Settings).mapping_schema(),
+        **mapping_schema(Settings).mapping_json_schema(),
     }
 
 
@@ -186,7 +186,7 @@ def bundled_config(name: str) -> BundledConfig:
     return known[name]
 
 
-def _read(config: str) -> tuple[Source, str]:
+def _read(config: str) -> tuple[SourceText, str]:
     """Return the text of a config, and the name that its run has by default."""
     if config == STANDARD_INPUT:
         if sys.stdin is None:
@@ -211,24 +211,24 @@ def _read(config: str) -> tuple[Source, str]:
     return decode(data, str(path), folder), path.stem
 
 
-def _override(root: Node, overrides: Sequence[tuple[str, str]], problems: Problems) -> Node:
+def _override(root: YamlNode, overrides: Sequence[tuple[str, str]], problems: Problems) -> YamlNode:
     """Return `root` with the value at each override's path replaced by what its text means."""
     for path, text in overrides:
         label = f"--set {path}"
-        new = parse(Source(label, text, Path(), is_override=True), problems, path)
-        written = Source(label, f"{path}={text}", is_override=True)
+        new = parse(SourceText(label, text, Path(), is_override=True), problems, path)
+        written = SourceText(label, f"{path}={text}", is_override=True)
         keys: list[tuple[str, Place]] = []
         column = 0
         for name in path.split("."):
             keys.append((name, Place(written, 0, column)))
             column += len(name) + 1
-        root = assign(record(Settings), root, keys, new, problems)
+        root = assign(mapping_schema(Settings), root, keys, new, problems)
     return root
 
 
-def _settings(root: Node, problems: Problems) -> Settings:
+def _settings(root: YamlNode, problems: Problems) -> Settings:
     """Return the settings that a tree means, once nothing is wrong with it."""
-    full = record(Settings).read(root, problems)
+    full = mapping_schema(Settings).validate(root, problems)
     validation, stopping = _at(full, "data", "validation"), _at(full, "training", "early_stopping")
     if validation and validation.value == 0 and stopping and stopping.value is not None:
         problems.add(
@@ -238,7 +238,7 @@ def _settings(root: Node, problems: Problems) -> Settings:
     return from_dict(full.plain(), {node.path: node.place for node in full.walk()})
 
 
-def _at(node: Node, *keys: str) -> Node | None:
+def _at(node: YamlNode, *keys: str) -> YamlNode | None:
     """Return the node that `keys` lead to, if there is one."""
     for key in keys:
         if not isinstance(node.value, dict) or key not in node.value:

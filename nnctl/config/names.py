@@ -6,13 +6,13 @@ import os
 import re
 from dataclasses import replace
 
-from nnctl.config.schema import Schema, Word
-from nnctl.config.yaml_tree import Node, Problems, quoted
+from nnctl.config.schema import JsonSchema, TextSchema
+from nnctl.config.yaml_tree import Problems, YamlNode, quoted
 from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.files import SEPARATORS, has_separator
 
 
-class RunName(Word):
+class RunNameSchema(TextSchema):
     """The name of a run, which becomes that of a folder."""
 
     PATTERN = r"(?!\.+$)[A-Za-z0-9._-]{1,100}"
@@ -23,19 +23,19 @@ class RunName(Word):
         """Return whether a run may have this name."""
         return bool(re.fullmatch(cls.PATTERN, name))
 
-    def accept(self, node: Node, problems: Problems) -> Node:
+    def validate_text(self, node: YamlNode, problems: Problems) -> YamlNode:
         if not self.allows(node.value):
             problems.add(node.place, f"{node.path} must be {self.MEANING}, not {node}")
         return node
 
-    def schema(self) -> Schema:
+    def json_schema(self) -> JsonSchema:
         return {"type": "string", "pattern": f"^{self.PATTERN}$"}
 
 
-class DatasetName(Word):
+class DatasetSchema(TextSchema):
     """A data set by name, or a folder: a path with a separator, absolute once it is read."""
 
-    def accept(self, node: Node, problems: Problems) -> Node:
+    def validate_text(self, node: YamlNode, problems: Problems) -> YamlNode:
         name = node.value
         if not has_separator(name):
             if name not in CATALOGUE:
@@ -56,7 +56,7 @@ class DatasetName(Word):
             problems.add(node.place, f"{message}, not {quoted(path)}")
         return replace(node, value=path)
 
-    def schema(self) -> Schema:
+    def json_schema(self) -> JsonSchema:
         separators = "".join(map(re.escape, SEPARATORS))
         return {
             "anyOf": [{"enum": list(CATALOGUE)}, {"type": "string", "pattern": f"[{separators}]"}]

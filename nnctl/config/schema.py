@@ -1,10 +1,10 @@
-"""What a config may hold, derived from types: one rule reads a value, fills it in, describes it.
+"""The schema of a config, derived from types: it validates a value, completes and describes it.
 
     int, float                    a number; `Annotated[float, Range(gt=0)]` has limits
     X | None                      X, or null
     a dataclass                   a mapping: its fields are the keys, with their defaults
     Initializer                   an entry of INITIALIZERS
-    Annotated[..., rule, "text"]  what the rule says; the text describes it in the schema
+    Annotated[..., schema, "text"]  what the schema says; the text is its description
 
 So a new optimizer, or a new option of a layer, needs no line here.
 """
@@ -18,7 +18,7 @@ from functools import cache
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from nnctl.config.yaml_tree import BROKEN, Node, Place, Problems, quoted, resolve
+from nnctl.config.yaml_tree import BROKEN, Place, Problems, YamlNode, quoted, resolve
 from nnctl.nn.hyperparameters import Range, kind_of
 from nnctl.nn.initializers import INITIALIZERS, Initializer
 from nnctl.nn.losses import LOSSES, Loss
@@ -33,7 +33,7 @@ REGISTRIES: dict[type, Mapping[str, type]] = {
 }
 MAX_INTEGER = 2**63 - 1
 
-Schema = dict[str, Any]  # a JSON Schema
+JsonSchema = dict[str, Any]  # a JSON Schema
 
 
 @dataclass(frozen=True)
@@ -44,42 +44,42 @@ class Choice:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class Rule:
-    """What a value may be."""
+class Schema:
+    """What a value in a config may be."""
 
-    def read(self, node: Node, problems: Problems) -> Node:
-        """Return the value in full, defaults filled in; add what is wrong to `problems`."""
-        return node if node.value is BROKEN else self.expand(node, problems)
+    def validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        """Return the value completed with its defaults; add what is wrong to `problems`."""
+        return node if node.value is BROKEN else self._validate(node, problems)
 
-    def expand(self, node: Node, problems: Problems) -> Node:
-        """Do what `read` promises."""
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        """Do what `validate` promises, for a value that could be parsed."""
         raise NotImplementedError
 
-    def normal(self, node: Node) -> Node:
-        """Return the value with its short form, if it is one, written out."""
+    def normalize(self, node: YamlNode) -> YamlNode:
+        """Return the value in its long form."""
         return node
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
-        """Return the rules of what a normal value holds, by key or index."""
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
+        """Return the schemas of the parts of a value in long form, by key or index."""
         return {}
 
-    def put(self, node: Node, name: str, child: Node) -> Node:
-        """Return a normal value with another child."""
+    def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
+        """Return a value in long form with another child."""
         return replace(node, value=node.value | {name: child})
 
-    def schema(self) -> Schema:
+    def json_schema(self) -> JsonSchema:
         """Return the JSON Schema of the values, short forms included."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Number(Rule):
+class NumberSchema(Schema):
     """A finite number, true and false are none. 50 may stand for 50.0, and 50.0 for 50."""
 
     kind: Any  # int or float
     limits: Range
 
-    def expand(self, node: Node, problems: Problems) -> Node:
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
         value = node.value
         if type(value) is int and self.kind is float:
             value = float(value) if abs(value) <= MAX_INTEGER**16 else math.inf
@@ -98,7 +98,7 @@ class Number(Rule):
             problems.add(node.place, f"{node.path} {complaint}, not {node}")
         return replace(node, value=value)
 
-    def schema(self) -> Schema:
+    def json_schema(self) -> JsonSchema:
         most = MAX_INTEGER if self.kind is int and self.limits.lt is None else None
         limits = {
             "minimum": self.limits.ge,
@@ -110,10 +110,10 @@ class Number(Rule):
         return kind | {name: limit for name, limit in limits.items() if limit is not None}
 
 
-class Word(Rule):
+class TextSchema(Schema):
     """Text. On a command line, where quotes are the shell's, `name=2024` is text too."""
 
-    def expand(self, node: Node, problems: Problems) -> Node:
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
         source = node.place.source
         is_scalar = isinstance(node.value, bool | int | float)
         if is_scalar and source.is_override and resolve(source.text.strip()) == node.value:
@@ -122,99 +122,99 @@ class Word(Rule):
             advice = "; put it in quotes" if is_scalar else ""
             problems.add(node.place, f"{node.path} must be a word, not {node}{advice}")
             return node
-        return self.accept(node, problems)
+        return self.validate_text(node, problems)
 
-    def accept(self, node: Node, problems: Problems) -> Node:
-        """Do what `read` promises, for text."""
+    def validate_text(self, node: YamlNode, problems: Problems) -> YamlNode:
+        """Do what `validate` promises, for text."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Nullable(Rule):
-    """What another rule allows, or null."""
+class OptionalSchema(Schema):
+    """What another schema allows, or null."""
 
-    rule: Rule
+    schema: Schema
 
-    def expand(self, node: Node, problems: Problems) -> Node:
-        return node if node.value is None else self.rule.read(node, problems)
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        return node if node.value is None else self.schema.validate(node, problems)
 
-    def normal(self, node: Node) -> Node:
-        return self.rule.normal(node)
+    def normalize(self, node: YamlNode) -> YamlNode:
+        return self.schema.normalize(node)
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
-        return self.rule.below(node)
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
+        return self.schema.children(node)
 
-    def put(self, node: Node, name: str, child: Node) -> Node:
-        return self.rule.put(node, name, child)
+    def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
+        return self.schema.with_child(node, name, child)
 
-    def schema(self) -> Schema:
-        return {"anyOf": [self.rule.schema(), {"type": "null"}]}
+    def json_schema(self) -> JsonSchema:
+        return {"anyOf": [self.schema.json_schema(), {"type": "null"}]}
 
 
-class Record(Rule):
+class MappingSchema(Schema):
     """A mapping with the fields of a dataclass; nothing stands for the defaults."""
 
     def __init__(self, kind: type) -> None:
         hints = get_type_hints(kind, include_extras=True)
         keys = [key for key in fields(kind) if key.compare]  # the rest is bookkeeping
         self.defaults = {key.name: value for key in keys if (value := _default(key)) is not MISSING}
-        self.rules = {key.name: rule_of(hints[key.name]) for key in keys}
-        self.texts = {key.name: _description(hints[key.name]) for key in keys}
+        self.properties = {key.name: schema_of(hints[key.name]) for key in keys}
+        self.descriptions = {key.name: _description(hints[key.name]) for key in keys}
 
     @property
     def required(self) -> list[str]:
         """The keys that have no default."""
-        return [name for name in self.rules if name not in self.defaults]
+        return [name for name in self.properties if name not in self.defaults]
 
-    def normal(self, node: Node) -> Node:
+    def normalize(self, node: YamlNode) -> YamlNode:
         return replace(node, value={}) if node.value is None else node
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
-        return self.rules
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
+        return self.properties
 
-    def expand(self, node: Node, problems: Problems) -> Node:
-        given = self.normal(node).value
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        given = self.normalize(node).value
         if not isinstance(given, dict):
             what = node.path or "a config"
-            problems.add(node.place, f"{what} must be a mapping, not {node}", "", self.rules)
+            problems.add(node.place, f"{what} must be a mapping, not {node}", "", self.properties)
             return node
-        entries = self.entries(node.path or "the config", node, given, problems)
+        entries = self.validate_entries(node.path or "the config", node, given, problems)
         return replace(node, value=entries)
 
-    def entries(
+    def validate_entries(
         self,
         owner: str,
-        node: Node,
-        given: dict[str, Node],
+        node: YamlNode,
+        given: dict[str, YamlNode],
         problems: Problems,
         more: Sequence[str] = (),
-    ) -> dict[str, Node]:
-        """Return all entries in full; `owner` is what messages call the mapping at `node`.
+    ) -> dict[str, YamlNode]:
+        """Return all entries completed; `owner` is what messages call the mapping at `node`.
 
-        `more` are keys beside the rules' that are valid there, and read already.
+        `more` are other keys that are valid there, and validated already.
         """
         for name in given:
-            if name not in self.rules:
+            if name not in self.properties:
                 message = f"unknown key {quoted(name)} in {owner}"
-                problems.add(given[name].key, message, name, [*more, *self.rules])
+                problems.add(given[name].key, message, name, [*more, *self.properties])
         for name in self.required:
             if name not in given:
                 problems.add(node.place, f"{owner} needs {name}")
         full = {name: node.child(name, value) for name, value in self.defaults.items()} | given
         return {
-            name: rule.read(full[name], problems)
-            for name, rule in self.rules.items()
+            name: schema.validate(full[name], problems)
+            for name, schema in self.properties.items()
             if name in full
         }
 
-    def schema(self) -> Schema:
-        return self.mapping_schema() | {"type": ["object", "null"]}
+    def json_schema(self) -> JsonSchema:
+        return self.mapping_json_schema() | {"type": ["object", "null"]}
 
-    def mapping_schema(self) -> Schema:
-        """Return the schema of a mapping that is there."""
+    def mapping_json_schema(self) -> JsonSchema:
+        """Return the JSON Schema of a mapping, null excluded."""
         properties = {}
-        for name, rule in self.rules.items():
-            properties[name] = rule.schema() | self.texts[name]
+        for name, schema in self.properties.items():
+            properties[name] = schema.json_schema() | self.descriptions[name]
             if self.defaults.get(name) not in (None, "", {}):
                 properties[name]["default"] = self.defaults[name]
         return {
@@ -226,7 +226,7 @@ class Record(Rule):
 
 
 @dataclass(frozen=True)
-class Kinds(Rule):
+class KindSchema(Schema):
     """An entry of a registry: its name, or a mapping of `kind` and the entry's options."""
 
     base: type  # of the entries
@@ -237,7 +237,7 @@ class Kinds(Rule):
         """The entries by name."""
         return REGISTRIES[self.base]
 
-    def normal(self, node: Node) -> Node:
+    def normalize(self, node: YamlNode) -> YamlNode:
         if isinstance(node.value, str):
             kind = replace(node, path=node.child("kind").path)
             return replace(node, value={"kind": kind})
@@ -245,20 +245,20 @@ class Kinds(Rule):
             return replace(node, value={"kind": node.child("kind", self.default)} | node.value)
         return node
 
-    def below(self, node: Node) -> Mapping[str, Rule]:
+    def children(self, node: YamlNode) -> Mapping[str, Schema]:
         entry = self._entry(node)
-        return {"kind": Rule(), **(record(entry).rules if entry else {})}
+        return {"kind": Schema(), **(mapping_schema(entry).properties if entry else {})}
 
-    def put(self, node: Node, name: str, child: Node) -> Node:
+    def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
         options = node.value
         if name == "kind" and child.value != options["kind"].value:
             # The options in the file are the old kind's; what is set beside the kind stays.
             options = {key: n for key, n in options.items() if n.place.source.is_override}
         return replace(node, value=options | {name: child})
 
-    def expand(self, node: Node, problems: Problems) -> Node:
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
         noun = self.base.__name__.lower()
-        normal = self.normal(node)
+        normal = self.normalize(node)
         if not isinstance(normal.value, dict):
             message = f"{node.path} must be the name of one {noun}, not {node}"
             problems.add(node.place, message, "", self.registry)
@@ -272,17 +272,19 @@ class Kinds(Rule):
                 problems.add(kind.place, f"{what} is no {noun}", word, self.registry)
             return node
         options = {name: option for name, option in normal.value.items() if name != "kind"}
-        entries = record(entry).entries(kind.value, node, options, problems, ["kind"])
+        entries = mapping_schema(entry).validate_entries(
+            kind.value, node, options, problems, ["kind"]
+        )
         return replace(node, value={"kind": kind, **entries})
 
-    def _entry(self, node: Node) -> type | None:
+    def _entry(self, node: YamlNode) -> type | None:
         kind = node.value["kind"].value if isinstance(node.value, dict) else None
         return self.registry.get(kind) if isinstance(kind, str) else None
 
-    def schema(self) -> Schema:
-        choices: list[Schema] = [{"enum": list(self.registry)}]
+    def json_schema(self) -> JsonSchema:
+        choices: list[JsonSchema] = [{"enum": list(self.registry)}]
         for name, entry in self.registry.items():
-            choice = record(entry).mapping_schema()
+            choice = mapping_schema(entry).mapping_json_schema()
             choice["properties"] = {"kind": {"const": name}} | choice["properties"]
             if name != self.default:
                 choice["required"] = ["kind", *choice["required"]]
@@ -291,17 +293,21 @@ class Kinds(Rule):
 
 
 def assign(
-    rule: Rule, node: Node, keys: Sequence[tuple[str, Place]], new: Node, problems: Problems
-) -> Node:
+    schema: Schema,
+    node: YamlNode,
+    keys: Sequence[tuple[str, Place]],
+    new: YamlNode,
+    problems: Problems,
+) -> YamlNode:
     """Return `node`, short forms on the way written out, with `new` where `keys` lead.
 
-    Each key comes with its place. What `new` itself must be is left to `read`.
+    Each key comes with its place. What `new` itself must be is left to `validate`.
     """
     (name, place), *rest = keys
-    node = rule.normal(node)
-    below = rule.below(node)
+    node = schema.normalize(node)
+    children = schema.children(node)
     if isinstance(node.value, list):
-        if name not in below:
+        if name not in children:
             there = f"there are {len(node.value)}, counted from 0"
             problems.add(place, f"{node.path} has no entry {quoted(name)}; {there}")
             return node
@@ -309,38 +315,40 @@ def assign(
     elif isinstance(node.value, dict):
         old = node.value.get(name)
         if old is None or old.value is None:  # what is made on the way is the override's
-            old = Node({}, node.child(name).path, place, place)
+            old = YamlNode({}, node.child(name).path, place, place)
     else:
         if node.value is not BROKEN:
             problems.add(place, f"{node.path} is {node}: there is no {quoted(name)} in it")
         return node
-    if rest and name in below:
-        new = assign(below[name], old, rest, new, problems)
-    # else an unknown key, which `read` tells
-    return rule.put(node, name, replace(new, key=old.key))
+    if rest and name in children:
+        new = assign(children[name], old, rest, new, problems)
+    # else an unknown key, which `validate` reports
+    return schema.with_child(node, name, replace(new, key=old.key))
 
 
-def record(kind: Any) -> Record:
-    """Return the rule of a dataclass."""
-    return _record(kind)
+def mapping_schema(kind: Any) -> MappingSchema:
+    """Return the schema of a dataclass."""
+    return _mapping_schema(kind)
 
 
-_record = cache(Record)  # a decorator in its place would take hashable arguments, says mypy
+# As a decorator of the function it would demand hashable arguments, says mypy.
+_mapping_schema = cache(MappingSchema)
 
 
-def rule_of(hint: Any) -> Rule:
-    """Return the rule that a type hint stands for."""
+def schema_of(hint: Any) -> Schema:
+    """Return the schema that a type hint stands for."""
     kind, *extras = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     for extra in extras:
-        if isinstance(extra, Rule):
+        if isinstance(extra, Schema):
             return extra
     if NoneType in get_args(kind):
-        return Nullable(rule_of(get_args(kind)[0]))
+        return OptionalSchema(schema_of(get_args(kind)[0]))
     if kind is Initializer:
-        return Kinds(Initializer, "he_normal")
+        return KindSchema(Initializer, "he_normal")
     if is_dataclass(kind):
-        return record(kind)
-    return Number(kind, next((extra for extra in extras if isinstance(extra, Range)), Range()))
+        return mapping_schema(kind)
+    limits = next((extra for extra in extras if isinstance(extra, Range)), Range())
+    return NumberSchema(kind, limits)
 
 
 def _default(key: Field[Any]) -> Any:
@@ -353,8 +361,8 @@ def _default(key: Field[Any]) -> Any:
     return {} if is_dataclass(value) else value
 
 
-def _description(hint: Any) -> Schema:
-    """Return the part of a schema that says in words what a field is."""
+def _description(hint: Any) -> JsonSchema:
+    """Return the part of a JSON Schema that describes a field in words."""
     texts = [part for part in get_args(hint) if isinstance(part, str)]
     return {"description": texts[0]} if texts else {}
 

@@ -8,9 +8,9 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from nnctl.config.layers import Layers, short_option
-from nnctl.config.names import DatasetName, RunName
-from nnctl.config.schema import Choice, Kinds, record
+from nnctl.config.layers import NetworkSchema, short_option
+from nnctl.config.names import DatasetSchema, RunNameSchema
+from nnctl.config.schema import Choice, KindSchema, mapping_schema
 from nnctl.config.yaml_tree import Place
 from nnctl.errors import ConfigError
 from nnctl.nn.hyperparameters import Count, NotNegative, Positive, Range
@@ -33,7 +33,7 @@ class DataSettings:
     """Which images are trained on, and which are held out."""
 
     dataset: Annotated[
-        str, DatasetName(), "A data set's name, or the path of a folder with the four IDX files."
+        str, DatasetSchema(), "A data set's name, or the path of a folder with the four IDX files."
     ] = "mnist"
     validation: Annotated[
         Whole, "Images held out of the training set; 0: none, the test set is only monitored."
@@ -74,16 +74,16 @@ class TrainingSettings:
 class Settings:
     """All that decides what a run computes, and its name."""
 
-    name: Annotated[str, RunName(), "The run's name; default: the name of the file."] = ""
+    name: Annotated[str, RunNameSchema(), "The run's name; default: the name of the file."] = ""
     seed: Annotated[Whole, "Decides first weights, order of the images, and dropout."] = 0
     data: Annotated[DataSettings, "The images."] = DataSettings()
-    network: Annotated[tuple[Choice, ...], Layers(), "The layers, in order."]
-    loss: Annotated[Choice, Kinds(Loss, LOSS.kind), "What training minimises."] = LOSS
+    network: Annotated[tuple[Choice, ...], NetworkSchema(), "The layers, in order."]
+    loss: Annotated[Choice, KindSchema(Loss, LOSS.kind), "What training minimises."] = LOSS
     optimizer: Annotated[
-        Choice, Kinds(Optimizer, OPTIMIZER.kind), "How a gradient changes the weights."
+        Choice, KindSchema(Optimizer, OPTIMIZER.kind), "How a gradient changes the weights."
     ] = OPTIMIZER
     schedule: Annotated[
-        Choice, Kinds(Schedule, SCHEDULE.kind), "How the learning rate changes over the run."
+        Choice, KindSchema(Schedule, SCHEDULE.kind), "How the learning rate changes over the run."
     ] = SCHEDULE
     training: Annotated[TrainingSettings, "The course of training."] = TrainingSettings()
     # Where keys stand in the text, for errors that show only later.
@@ -98,12 +98,12 @@ class Settings:
 def build(registry: Mapping[str, type[T]], choice: Choice) -> T:
     """Return the object that `choice` describes, choices in its options included."""
     kind = registry[choice.kind]
-    rules = record(kind).rules
+    properties = mapping_schema(kind).properties
     options = dict(choice.options)
     for name, value in choice.options.items():
-        rule = rules[name]
-        if isinstance(rule, Kinds):
-            options[name] = build(rule.registry, _to_choice(value))
+        schema = properties[name]
+        if isinstance(schema, KindSchema):
+            options[name] = build(schema.registry, _to_choice(value))
     return kind(**options)
 
 

@@ -22,7 +22,7 @@ from nnctl.errors import ConfigError, printable
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
-MAX_PROBLEMS = 20  # are told at once
+MAX_PROBLEMS = 20  # are reported at once
 MAX_WIDTH = 90  # characters of a line that are shown, and of a word
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what libyaml counts as one
@@ -38,11 +38,11 @@ INTEGER = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
-BROKEN = object()  # the value of a node whose problem is told already
+BROKEN = object()  # the value of a node whose problem has been reported
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class SourceText:
     """A text and where it came from."""
 
     label: str  # how errors name it: a path, <stdin>, --set KEY; empty: not at all
@@ -65,7 +65,7 @@ class Source:
 class Place:
     """A position in a source; `line` and `column` count from 0."""
 
-    source: Source
+    source: SourceText
     line: int = 0
     column: int = 0
 
@@ -96,7 +96,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Node:
+class YamlNode:
     """A scalar, a list of nodes or a dictionary of nodes.
 
     `path` leads to it, as in `--set`; `key` is where the key stands that has it as its value.
@@ -107,11 +107,11 @@ class Node:
     place: Place
     key: Place
 
-    def child(self, name: object, value: Any = None) -> Node:
+    def child(self, name: object, value: Any = None) -> YamlNode:
         """Return a node below this one that isn't in the text: it stands where this one does."""
         return node_of(value, f"{self.path}.{name}" if self.path else str(name), self.place)
 
-    def walk(self) -> Iterator[Node]:
+    def walk(self) -> Iterator[YamlNode]:
         """Yield this node and all below it."""
         yield self
         below = self.value.values() if isinstance(self.value, dict) else self.value
@@ -143,26 +143,26 @@ class Node:
         return cut(str(self.value))
 
 
-def node_of(value: Any, path: str, place: Place, depth: int = MAX_DEPTH) -> Node:
+def node_of(value: Any, path: str, place: Place, depth: int = MAX_DEPTH) -> YamlNode:
     """Return a node for plain `value`; what is nested deeper than a config can be is `BROKEN`."""
     if isinstance(value, dict | list | tuple):
         if not depth:
-            return Node(BROKEN, path, place, place)
+            return YamlNode(BROKEN, path, place, place)
         items = value.items() if isinstance(value, dict) else enumerate(value)
         prefix = f"{path}." if path else ""
         below = {str(n): node_of(v, f"{prefix}{n}", place, depth - 1) for n, v in items}
         value = below if isinstance(value, dict) else list(below.values())
-    return Node(value, path, place, place)
+    return YamlNode(value, path, place, place)
 
 
 @dataclass
 class Problems:
-    """What is wrong with a config, collected so that it can be told together."""
+    """What is wrong with a config, collected to be reported together."""
 
     found: list[tuple[Place, str, str, tuple[str, ...]]] = field(default_factory=list)
 
     def add(self, place: Place, message: str, wrong: str = "", valid: Iterable[str] = ()) -> None:
-        """Note a problem; with a name that is `wrong`, what is `valid` instead will be told."""
+        """Note a problem; with a name that is `wrong`, the nearest `valid` one is suggested."""
         self.found.append((place, message, wrong, tuple(valid)))
 
     def fail(self, place: Place, message: str) -> NoReturn:
@@ -172,17 +172,17 @@ class Problems:
         raise AssertionError
 
     def check(self) -> None:
-        """Raise a `ConfigError` that tells all problems, in the order of the text, if any."""
+        """Raise a `ConfigError` that lists all problems in the order of the text, if any."""
         if not self.found:
             return
         self.found.sort(key=lambda problem: problem[0].order)
-        told = [
+        lines = [
             place.show(message + hint(wrong, valid))
             for place, message, wrong, valid in self.found[:MAX_PROBLEMS]
         ]
         if (more := len(self.found) - MAX_PROBLEMS) > 0:
-            told.append(f"... and {more} more")
-        raise ConfigError("\n".join(told))
+            lines.append(f"... and {more} more")
+        raise ConfigError("\n".join(lines))
 
 
 def quoted(text: str) -> str:
@@ -212,7 +212,7 @@ def hint(wrong: str, valid: Iterable[str]) -> str:
     return f"; valid are {', '.join(valid)}" if valid else ""
 
 
-def decode(data: bytes, label: str, folder: Path) -> Source:
+def decode(data: bytes, label: str, folder: Path) -> SourceText:
     """Return the text of a file; a byte order mark is no part of it.
 
     Raises:
@@ -222,15 +222,15 @@ def decode(data: bytes, label: str, folder: Path) -> Source:
     if len(data) > MAX_BYTES:
         raise ConfigError(f"{printable(label)}: this is more than the 64 KiB a config may have")
     try:
-        return Source(label, data.decode("utf-8-sig"), folder)
+        return SourceText(label, data.decode("utf-8-sig"), folder)
     except UnicodeDecodeError as error:
-        source = Source(label, data.decode("utf-8-sig", "replace"), folder)
+        source = SourceText(label, data.decode("utf-8-sig", "replace"), folder)
         before = data[: error.start].decode("utf-8-sig")
         message = f"byte 0x{data[error.start]:02x} is not UTF-8; is this a text file?"
         Problems().fail(source.place(len(before)), message)
 
 
-def parse(source: Source, problems: Problems, path: str = "") -> Node:
+def parse(source: SourceText, problems: Problems, path: str = "") -> YamlNode:
     """Return the tree of a source that is to be the value at `path`.
 
     Raises:
@@ -259,15 +259,15 @@ def parse(source: Source, problems: Problems, path: str = "") -> Node:
 class _Parser:
     """Builds nodes from libyaml's events."""
 
-    def __init__(self, source: Source, problems: Problems) -> None:
+    def __init__(self, source: SourceText, problems: Problems) -> None:
         self.source = source
         self.problems = problems
         self.events = yaml.parse(source.text, Loader=yaml.CSafeLoader)
 
-    def document(self, path: str) -> Node:
+    def document(self, path: str) -> YamlNode:
         """Return the root of the only document; an empty one holds None."""
         place = Place(self.source)
-        root = Node(None, path, place, place)
+        root = YamlNode(None, path, place, place)
         documents = 0
         for event in self.events:
             if isinstance(event, yaml.DocumentStartEvent):
@@ -281,10 +281,10 @@ class _Parser:
     def _place(self, event: Any) -> Place:
         return Place(self.source, event.start_mark.line, event.start_mark.column)
 
-    def _node(self, event: Any, path: str, key: Place, depth: int) -> Node:
+    def _node(self, event: Any, path: str, key: Place, depth: int) -> YamlNode:
         """Return the node that begins with `event`."""
         place = self._place(event)
-        node = Node(BROKEN, path, place, key)
+        node = YamlNode(BROKEN, path, place, key)
         if not depth:
             self.problems.fail(place, f"this is nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
@@ -304,15 +304,15 @@ class _Parser:
             return node
         return replace(node, value=value)
 
-    def _items(self, parent: Node, depth: int) -> list[Node]:
-        items: list[Node] = []
+    def _items(self, parent: YamlNode, depth: int) -> list[YamlNode]:
+        items: list[YamlNode] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
             path = parent.child(len(items)).path
             items.append(self._node(event, path, self._place(event), depth - 1))
         return items
 
-    def _entries(self, parent: Node, depth: int) -> dict[str, Node]:
-        entries: dict[str, Node] = {}
+    def _entries(self, parent: YamlNode, depth: int) -> dict[str, YamlNode]:
+        entries: dict[str, YamlNode] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             place = self._place(event)
             key = self._node(event, parent.path, place, depth - 1)
