@@ -14,6 +14,7 @@ A process that is ended by SIGHUP, SIGINT or SIGTERM exits with 128 plus the sig
 
 from __future__ import annotations
 
+import unicodedata
 from enum import IntEnum
 from typing import ClassVar
 
@@ -87,3 +88,23 @@ def printable(text: object) -> str:
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
         for c in str(text)
     )
+
+
+MAX_SHOWN = 72  # characters of a line that an error points into
+
+
+def pointed(line: str, column: int) -> str:
+    """Return `line`, made printable and cut to what can be seen, and a caret below `column`.
+
+    >>> print(pointed("a ** b", 3))
+        a ** b
+           ^
+    """
+    start = max(0, column - MAX_SHOWN * 2 // 3)
+    before, after = printable(line[start:column]), printable(line[column : start + MAX_SHOWN])
+    cells = {"W": 2, "F": 2}  # a wide character takes two, a combining mark none
+    width = sum(
+        0 if unicodedata.combining(c) else cells.get(unicodedata.east_asian_width(c), 1)
+        for c in before
+    )
+    return f"    {before}{after}\n    {' ' * width}^"

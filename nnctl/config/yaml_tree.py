@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +17,12 @@ from typing import Any, NoReturn
 
 import yaml
 
-from nnctl.errors import ConfigError, printable
+from nnctl.errors import ConfigError, pointed, printable
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 16
 MAX_PROBLEMS = 20  # are reported at once
-MAX_WIDTH = 90  # characters of a line that are shown, and of a word
+MAX_WIDTH = 90  # characters of a word that are shown
 
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # what libyaml counts as one
 FORBIDDEN = yaml.reader.Reader.NON_PRINTABLE  # control characters and the like
@@ -88,11 +87,7 @@ class Place:
             label += f":{self.line + 1}:{self.column + 1}"
         if not (line := self.text).strip():
             return f"{label}: {message}"
-        start = max(0, self.column - MAX_WIDTH * 2 // 3)
-        before = printable(line[start : self.column])
-        after = printable(line[self.column : start + MAX_WIDTH])
-        caret = " " * sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in before)
-        return f"{label}: {message}\n    {before}{after}\n    {caret}^"
+        return f"{label}: {message}\n{pointed(line, self.column)}"
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
-"""Expressions of names, numbers, + - * and parentheses, read into a computational graph.
+"""The language of expressions, read into a computational graph.
 
+    program  = { NAME "=" sum ";" } sum
     sum      = product { ("+" | "-") product }
-    product  = factor { "*" factor }
-    factor   = NUMBER | NAME | "(" sum ")" | "-" factor
+    product  = factor { ("*" | "/") factor }
+    factor   = "-" factor | power
+    power    = atom [ "^" factor ]
+    atom     = NUMBER | NAME | FUNCTION "(" sum { "," sum } ")" | "(" sum ")"
 
-The text is only ever read, never run. A graph adds and multiplies; so -x is read as -1 * x, and
-x - y as x + -1 * y.
+`NAME = ...;` gives a node a name: it is computed once, however often it is used. A graph adds and
+multiplies; so -x is read as -1 * x, and x - y as x + -1 * y. The text is only ever read, never run.
 """
 
 from __future__ import annotations
@@ -13,55 +16,123 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple, NoReturn
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, NoReturn, TypeVar
 
-from nnctl.errors import UsageError, printable
-from nnctl.graph.graph import Add, Graph, Leaf, Multiply, Node
+from nnctl.errors import UsageError, pointed, printable
+from nnctl.graph.graph import Graph, Leaf, Node, Operation, Undefined
+from nnctl.graph.operations import FUNCTIONS, OPERATORS, Add, Multiply, Power
 
 MAX_LENGTH = 4000  # characters
-MAX_DEPTH = 100  # of parentheses and signs
-MAX_SHOWN = 72  # characters of a long expression in an error
+MAX_DEPTH = 100  # of parentheses, signs and powers
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
-IN_NAMES = "a-z, A-Z, 0-9 and _"
 NUMBER = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SIGNED = re.compile(f"[-+]?{NUMBER.pattern}")
+PUNCTUATION = "+-*/^(),;="
+ELSEWHERE = {"ln": "log", "relu6": "relu", "logistic": "sigmoid", "maximum": "max"}
+LOOKALIKES = dict(zip("\xd7\xb7\xf7\u2212\xb2", ("*", "*", "/", "-", "^2"), strict=True))
+OPERATOR = "an operator + - * / ^"
+T = TypeVar("T")
 
 
-def parse(text: str, values: Mapping[str, float]) -> Graph:
-    """Return the graph of the expression `text`, its variables set to `values`.
+class Expression:
+    """An expression as a graph; its variables have no value before `assign`.
 
-    >>> parse("2 * (a - 1)", {"a": 4}).forward()
+    >>> expression = read("y = a - 1; y * y")
+    >>> expression.assign({"a": 4})
+    >>> expression.solve()
+    9.0
+    >>> expression.variables["a"].gradient
     6.0
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.graph = Graph()
+        self.variables: dict[str, Leaf] = {}  # those that need a value, by first use
+        self.named: dict[str, Node] = {}  # those that the expression defines
+        self.columns: dict[Node, int] = {}  # from 0: of a variable the first use
+
+    def assign(self, values: Mapping[str, float]) -> None:
+        """Set the variables to `values`; a number that the expression names may be among them.
+
+        Raises:
+            UsageError: a variable has no value, or a value no variable.
+
+        """
+        missing = [name for name in self.variables if name not in values]
+        constants = {name: node for name, node in self.named.items() if isinstance(node, Leaf)}
+        leaves = constants | self.variables
+        for name, value in values.items():
+            if name not in leaves:
+                self._refuse(name, missing or list(leaves))
+            leaves[name].value = float(value)
+        if missing:
+            what = " ".join(f"{name}=NUMBER" for name in missing)
+            column = self.columns[self.variables[missing[0]]]
+            raise self.error(f"{missing[0]} has no value; add {what}", column)
+
+    def solve(self) -> float:
+        """Compute every value and every gradient; return the value.
+
+        Raises:
+            UsageError: a value or a gradient does not exist, or is too large.
+
+        """
+        try:
+            value = self.graph.forward()
+            self.graph.backward()
+        except Undefined as error:
+            raise self.error(str(error), self.columns[error.node]) from None
+        return value
+
+    def error(self, message: str, column: int) -> UsageError:
+        """Return the error at `column`, with a caret below it."""
+        return UsageError(f"column {column + 1}: {message}\n{pointed(self.text, column)}")
+
+    def _refuse(self, name: str, known: list[str]) -> NoReturn:
+        if name in self.named:
+            raise UsageError(f"{name}=...: the expression computes {name}; only numbers can be set")
+        close = difflib.get_close_matches(name, known, 1)
+        there_are = f"it has {', '.join(known)}" if known else "it has none"
+        raise UsageError(
+            f"{name}=...: the expression has no variable {name}; "
+            + (f"did you mean {close[0]}?" if close else there_are)
+        )
+
+
+def read(text: str) -> Expression:
+    """Return the expression that `text` writes.
 
     Raises:
-        UsageError: `text` is no expression, a variable has no value, or a value no variable.
+        UsageError: `text` is no expression.
 
     """
+    text = _normal(text)
     if len(text) > MAX_LENGTH:
         raise UsageError(f"the expression has {len(text):,} characters; {MAX_LENGTH:,} are allowed")
-    return _Parser(text, values).graph
+    return _Parser(text).expression
 
 
 def assignments(texts: Iterable[str]) -> dict[str, float]:
     """Return the values in `texts`, each of the form NAME=VALUE.
 
-    >>> assignments(["apple=100", "tax=1.1"])
-    {'apple': 100.0, 'tax': 1.1}
+    >>> assignments(["apple=100", "세금=1.1"])
+    {'apple': 100.0, '세금': 1.1}
 
     Raises:
         UsageError: a text has another form, or a name is there twice.
 
     """
     values: dict[str, float] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
+    for text in map(_normal, texts):
+        name, equals, number = (part.strip() for part in text.partition("="))
         if not equals:
             raise UsageError(f"'{printable(text)}' is not NAME=VALUE, as in apple=100")
-        if not NAME.fullmatch(name):
+        if not name.isidentifier():
             raise UsageError(
-                f"'{printable(text)}': a name is made of {IN_NAMES}, not first a digit"
+                f"'{printable(text)}': a name is made of letters, digits and _, not first a digit"
             )
         if not SIGNED.fullmatch(number) or not math.isfinite(float(number)):
             raise UsageError(f"'{printable(text)}': '{printable(number)}' is not a finite number")
@@ -69,6 +140,11 @@ def assignments(texts: Iterable[str]) -> dict[str, float]:
             raise UsageError(f"{name} is given twice")
         values[name] = float(number)
     return values
+
+
+def _normal(text: str) -> str:
+    """Return `text` with one form for each letter, whatever keyboard or file it comes from."""
+    return re.sub(r"\s", " ", unicodedata.normalize("NFC", text))
 
 
 class _Token(NamedTuple):
@@ -79,106 +155,202 @@ class _Token(NamedTuple):
 class _Parser:
     """Reads one expression from left to right, one token ahead."""
 
-    def __init__(self, text: str, values: Mapping[str, float]) -> None:
-        self.text = re.sub(r"\s", " ", text)
-        self.values = values
-        self.graph = Graph()
-        self.variables: dict[str, tuple[Leaf, int]] = {}  # and the column of the first use
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.expression = Expression(text)
+        self.graph = self.expression.graph
+        self.unused: dict[str, int] = {}  # definitions, and their columns
         self.depth = 0
         self.token = _Token("", 0)
         self.advance()
         if not self.token.text:
             raise UsageError("the expression is empty; write one as in 'apple * 2'")
-        self.sum()
+        while self.definition():
+            pass
         if self.token.text:
             self.fail(self.unexpected())
-        self.check_names()
+        for name, column in self.unused.items():
+            self.fail(f"{name} is not used by what follows it", column)
 
-    def check_names(self) -> None:
-        """Hold the variables against the values that were given."""
-        missing = [name for name in self.variables if name not in self.values]
-        unused = [name for name in self.values if name not in self.variables]
-        if unused:
-            close = difflib.get_close_matches(unused[0], missing or self.variables, 1)
-            there_are = f"it has {', '.join(self.variables)}" if self.variables else "it has none"
-            raise UsageError(
-                f"{unused[0]}=...: the expression has no variable {unused[0]}; "
-                + (f"did you mean {close[0]}?" if close else there_are)
-            )
-        if missing:
-            what = " ".join(f"{name}=NUMBER" for name in missing)
-            column = self.variables[missing[0]][1]
-            self.fail(f"{missing[0]} has no value; add {what}", column)
+    def definition(self) -> bool:
+        """Read up to a semicolon and return True, or read the last expression."""
+        name = self.token
+        if name.text.isidentifier() and self.text[self.end :].lstrip().startswith("="):
+            self.advance()
+            self.advance()
+            self.define(name, self.sum())
+            if self.token.text != ";":
+                self.fail(f"a ; is expected behind the value of {name.text}" + self.found())
+            self.advance()
+            return True
+        self.sum()
+        if self.token.text == ";":
+            self.fail("only a definition is followed by ; as in: y = a * b; y * y")
+        return False
+
+    def define(self, name: _Token, node: Node) -> None:
+        """Give `node` a name, unless it has one already: then both name the same node."""
+        if name.text in FUNCTIONS:
+            self.fail(f"{name.text} is a function; choose another name", name.column)
+        if name.text in self.expression.named:
+            self.fail(f"{name.text} is defined twice", name.column)
+        if name.text in self.expression.variables:
+            self.fail(f"{name.text} is used before it is defined", name.column)
+        if node.name is None:
+            node.name = name.text
+        self.expression.named[name.text] = node
+        self.unused[name.text] = name.column
 
     def sum(self) -> Node:
         """Read terms that are added or subtracted."""
         total = self.product()
-        while (sign := self.token.text) in ("+", "-"):
+        while (sign := self.token).text in ("+", "-"):
             self.advance()
             term = self.product()
-            total = self.graph.apply(Add(), total, self.negative(term) if sign == "-" else term)
+            if sign.text == "-":
+                term = self.negative(term, sign.column)
+            total = self.apply(Add(), sign.column, total, term)
         return total
 
     def product(self) -> Node:
-        """Read factors that are multiplied."""
+        """Read factors that are multiplied or divided."""
         result = self.factor()
-        while self.token.text == "*":
+        while (operator := self.token).text in ("*", "/"):
             self.advance()
             if self.token.text == "*":
-                self.fail("there is no power; write a product, as in a * a")
-            result = self.graph.apply(Multiply(), result, self.factor())
+                self.fail("a power is written with ^, as in a ^ 2")
+            kind = OPERATORS[operator.text]
+            result = self.apply(kind(), operator.column, result, self.factor())
         return result
 
     def factor(self) -> Node:
-        """Read a number, a name, something in parentheses, or one of these with a minus sign."""
+        """Read a power with any number of minus signs before it."""
+        sign = self.token
+        if sign.text != "-":
+            return self.power()
+        self.advance()
+        return self.negative(self.deeper(self.factor), sign.column)
+
+    def power(self) -> Node:
+        """Read an atom, or one to a power; a ^ b ^ c is a ^ (b ^ c)."""
+        base = self.atom()
+        operator = self.token
+        if operator.text != "^":
+            return base
+        self.advance()
+        return self.apply(Power(), operator.column, base, self.deeper(self.factor))
+
+    def atom(self) -> Node:
+        """Read a number, a name, a function's value, or something in parentheses."""
         token = self.token
         if NUMBER.fullmatch(token.text):
             self.advance()
             if not math.isfinite(float(token.text)):
                 self.fail("the number is too large", token.column)
-            return self.graph.leaf(float(token.text))
-        if NAME.fullmatch(token.text):
+            return self.leaf(float(token.text), token.column)
+        if token.text.isidentifier():
             self.advance()
-            return self.variable(token)
-        if token.text not in ("(", "-"):
+            return self.function(token) if self.token.text == "(" else self.name(token)
+        if token.text != "(":
             self.fail("a number, a name or ( is expected here" + self.found())
+        [node] = self.deeper(self.arguments)
+        return node
+
+    def arguments(self) -> list[Node]:
+        """Read what stands between parentheses, separated by commas."""
+        opened = self.token.column + 1
+        self.advance()
+        nodes = [self.sum()]
+        while self.token.text == ",":
+            self.advance()
+            nodes.append(self.sum())
+        if self.token.text != ")":
+            unclosed = f"the parenthesis of column {opened} is not closed"
+            self.fail(self.unexpected() if self.token.text else unclosed)
+        self.advance()
+        return nodes
+
+    def function(self, token: _Token) -> Node:
+        """Read the inputs of a function."""
+        kind = FUNCTIONS.get(token.text)
+        if kind is None:
+            close = difflib.get_close_matches(token.text, FUNCTIONS, 1)
+            meant = ELSEWHERE.get(token.text) or (close[0] if close else None)
+            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(FUNCTIONS)}"
+            product = f"; {OPERATOR} is missing" if token.text in self.known() else ""
+            self.fail(f"there is no function {token.text}{product or f'; {hint}'}", token.column)
+        inputs = self.deeper(self.arguments)
+        if len(inputs) != kind.arity:
+            takes = "1 input" if kind.arity == 1 else f"{kind.arity} inputs"
+            self.fail(f"{token.text} takes {takes}, not {len(inputs)}", token.column)
+        return self.apply(kind(), token.column, *inputs)
+
+    def name(self, token: _Token) -> Node:
+        """Return the one node of a name."""
+        if token.text in FUNCTIONS:
+            inputs = ", ".join("ab"[: FUNCTIONS[token.text].arity])
+            self.fail(f"{token.text} is a function: {token.text}({inputs})", token.column)
+        self.unused.pop(token.text, None)
+        if token.text in self.expression.named:
+            return self.expression.named[token.text]
+        if token.text not in self.expression.variables:
+            leaf = self.leaf(math.nan, token.column, token.text)
+            self.expression.variables[token.text] = leaf
+        return self.expression.variables[token.text]
+
+    def known(self) -> set[str]:
+        """Return the names that have been read so far."""
+        return {*self.expression.named, *self.expression.variables}
+
+    def negative(self, node: Node, column: int) -> Node:
+        """Return -1 * node, or the negative number."""
+        if isinstance(node, Leaf) and node.name is None:
+            node.value = -node.value
+            return node
+        return self.apply(Multiply(), column, self.leaf(-1.0, column), node)
+
+    def leaf(self, value: float, column: int, name: str | None = None) -> Leaf:
+        """Add a leaf that stands at `column`."""
+        leaf = self.graph.leaf(value, name)
+        self.expression.columns[leaf] = column
+        return leaf
+
+    def apply(self, operation: Operation, column: int, *inputs: Node) -> Operation:
+        """Add an operation that stands at `column`."""
+        self.expression.columns[operation] = column
+        return self.graph.apply(operation, *inputs)
+
+    def deeper(self, read: Callable[[], T]) -> T:
+        """Read something nested."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
             self.fail(f"nested deeper than {MAX_DEPTH} levels")
-        self.advance()
-        if token.text == "-":
-            node: Node = self.negative(self.factor())
-        else:
-            node = self.sum()
-            if self.token.text != ")":
-                opened = f"the parenthesis of column {token.column + 1} is not closed"
-                self.fail(self.unexpected() if self.token.text else opened)
-            self.advance()
+        result = read()
         self.depth -= 1
-        return node
+        return result
 
-    def variable(self, token: _Token) -> Leaf:
-        """Return the one leaf of a name."""
-        if token.text not in self.variables:
-            leaf = self.graph.leaf(self.values.get(token.text, math.nan), token.text)
-            self.variables[token.text] = leaf, token.column
-        return self.variables[token.text][0]
-
-    def negative(self, node: Node) -> Node:
-        """Return -1 * node."""
-        return self.graph.apply(Multiply(), self.graph.leaf(-1.0), node)
+    @property
+    def end(self) -> int:
+        """Where the token ends."""
+        return self.token.column + len(self.token.text)
 
     def advance(self) -> None:
         """Read the next token."""
-        start = self.token.column + len(self.token.text)
+        start = self.end
         start += len(self.text[start:]) - len(self.text[start:].lstrip())
-        rest = self.text[start:]
-        match = NUMBER.match(rest) or NAME.match(rest)
-        self.token = _Token(match.group() if match else rest[:1], start)
-        if rest and not match and rest[0] not in "+-*()":
-            letter = rest[0].isalpha()
-            allowed = f"names have {IN_NAMES}" if letter else "there are + - * and parentheses"
-            self.fail(f"'{printable(rest[0])}' can't be used here; {allowed}")
+        first = self.text[start : start + 1]
+        if match := NUMBER.match(self.text, start):
+            end = match.end()
+        else:
+            end = start + len(first)
+            if first.isidentifier():
+                while ("_" + self.text[end : end + 1]).isidentifier() and end < len(self.text):
+                    end += 1
+        self.token = _Token(self.text[start:end], start)
+        if first and not match and not first.isidentifier() and first not in PUNCTUATION:
+            like = LOOKALIKES.get(first)
+            allowed = f"write {like}" if like else "there are + - * / ^ and parentheses"
+            self.fail(f"'{printable(first)}' can't be used here; {allowed}")
 
     def found(self) -> str:
         """Say what is there instead."""
@@ -186,13 +358,15 @@ class _Parser:
 
     def unexpected(self) -> str:
         """Say what is wrong with a token that can't follow a complete value."""
-        if self.token.text == ")":
-            return "this parenthesis was never opened"
-        return "an operator + - * is missing here"
+        match self.token.text:
+            case ")":
+                return "this parenthesis was never opened"
+            case ",":
+                return "a comma separates the inputs of a function, as in max(a, b)"
+            case "=":
+                return "only a name can be defined, at the start or behind a ;"
+        return f"{OPERATOR} is missing here"
 
     def fail(self, message: str, column: int | None = None) -> NoReturn:
-        """Raise the error at `column`, by default the token's, with a caret below it."""
-        at = self.token.column if column is None else column
-        start = max(0, at - MAX_SHOWN * 2 // 3)
-        shown = printable(self.text[start : start + MAX_SHOWN])
-        raise UsageError(f"column {at + 1}: {message}\n    {shown}\n    {' ' * (at - start)}^")
+        """Raise the error at `column`, by default the token's."""
+        raise self.expression.error(message, self.token.column if column is None else column)

@@ -1,19 +1,21 @@
 """The computational graph: values flow forward through its nodes, gradients flow back.
 
-A node computes one number z from two inputs, x and y, and knows two local derivatives, dz/dx and
-dz/dy. Of the rest of the graph it knows nothing. With L the value of the whole graph, the chain
-rule is all that is needed to find every derivative of L, one node at a time:
+A node computes one number z from its inputs, x and perhaps y, and knows a local derivative for
+each, dz/dx and dz/dy. Of the rest of the graph it knows nothing. With L the value of the whole
+graph, the chain rule is all that is needed to find every derivative of L, one node at a time:
 
     dL/dx = dL/dz dz/dx
 
 dL/dz, the upstream gradient, arrives from the node's output as `dout`; dL/dx leaves by its input.
-A layer of a network does the same with matrices.
+A value that is used several times gets a gradient from each use, and they add up. A layer of a
+network does the same with matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -23,9 +25,14 @@ from nnctl.nn.numerical_gradient import numerical_gradient
 class Node:
     """A place in a graph that has a value and, after the way back, a gradient dL/dvalue."""
 
-    symbol: str  # how an expression writes it
+    name: str | None = None
     value = 0.0
     gradient = 0.0
+
+    @property
+    def symbol(self) -> str:
+        """How an expression writes it."""
+        raise NotImplementedError
 
 
 class Leaf(Node):
@@ -34,69 +41,43 @@ class Leaf(Node):
     def __init__(self, value: float, name: str | None = None) -> None:
         self.value = value
         self.name = name
-        self.symbol = name or f"{value:g}"
+
+    @property
+    def symbol(self) -> str:
+        """The name, or the number."""
+        return self.name or f"{self.value:g}"
 
 
 class Operation(Node):
-    """A node that computes its value z from two inputs, x and y."""
+    """A node that computes its value z from its inputs, x and perhaps y."""
 
-    inputs: tuple[Node, Node]  # set by the graph that the node is in
+    word: ClassVar[str]  # + or exp
+    arity: ClassVar[int]  # the number of its inputs
+    formulas: ClassVar[tuple[str, ...]]  # of dz/dx and dz/dy, in x, y and z
+    inputs: tuple[Node, ...]  # set by the graph that the node is in
 
-    def forward(self, x: float, y: float) -> float:
-        """Return z, and remember what the way back needs."""
+    forward: Callable[..., float]
+    """Return z for its inputs, and remember what the way back needs; ValueError: there is none."""
+
+    @property
+    def symbol(self) -> str:
+        """The operator or function."""
+        return self.word
+
+    def local_derivatives(self) -> tuple[float, ...]:
+        """Return dz/dx, and dz/dy if there is a y, at the inputs of the last `forward`.
+
+        nan stands for a derivative that does not exist.
+        """
         raise NotImplementedError
 
-    def local_derivatives(self) -> tuple[float, float]:
-        """Return dz/dx and dz/dy at the inputs of the last `forward`."""
-        raise NotImplementedError
+    def backward(self, dout: float) -> tuple[float, ...]:
+        """Return dx, and dy if there is a y: the upstream gradient `dout` times each local one."""
+        return tuple(dout * derivative for derivative in self.local_derivatives())
 
-    def backward(self, dout: float) -> tuple[float, float]:
-        """Return dx and dy: the upstream gradient `dout` times each local derivative."""
-        dz_dx, dz_dy = self.local_derivatives()
-        return dout * dz_dx, dout * dz_dy
-
-
-class Add(Operation):
-    """z = x + y. Both local derivatives are 1: the gradient passes on unchanged.
-
-    >>> node = Add()
-    >>> node.forward(200, 450)
-    650
-    >>> node.backward(1.1)
-    (1.1, 1.1)
-    """
-
-    symbol = "+"
-
-    def forward(self, x: float, y: float) -> float:
-        """Return x + y."""
-        return x + y
-
-    def local_derivatives(self) -> tuple[float, float]:
-        """Return 1 and 1."""
-        return 1.0, 1.0
-
-
-class Multiply(Operation):
-    """z = x y. The local derivatives are the inputs, swapped: dz/dx = y, dz/dy = x.
-
-    >>> node = Multiply()
-    >>> node.forward(100, 2)
-    200
-    >>> node.backward(1.5)
-    (3.0, 150.0)
-    """
-
-    symbol = "*"
-
-    def forward(self, x: float, y: float) -> float:
-        """Return x y."""
-        self.x, self.y = x, y
-        return x * y
-
-    def local_derivatives(self) -> tuple[float, float]:
-        """Return y and x."""
-        return self.y, self.x
+    def kink(self) -> str | None:
+        """Say what has no derivative at the inputs of the last `forward`, if anything has none."""
+        return None
 
 
 class Edge(NamedTuple):
@@ -104,19 +85,35 @@ class Edge(NamedTuple):
 
     source: Node
     target: Operation
+    position: int  # among the target's inputs
     local_derivative: float  # of the target's value by the source's
     gradient: float  # the target's, times the local derivative
 
+    @property
+    def formula(self) -> str:
+        """How the local derivative is computed."""
+        return self.target.formulas[self.position]
+
+
+class Undefined(ArithmeticError):
+    """A value or gradient of `node` does not exist, or is larger than a number can be."""
+
+    def __init__(self, node: Node, what: str) -> None:
+        super().__init__(what)
+        self.node = node
+
 
 STEP = 2.0**-17  # of a central difference: about the cube root of the rounding error
+SMALLER = 2.0**-4  # of the step before, where that one leaves the function's domain
+TRIES = 8
 
 
 class Graph:
     """Leaves, and operations in the order of evaluation: their inputs come before them.
 
-    An operation is used once, a leaf any number of times; then its gradient is the sum over the
-    uses.
+    A node can be used any number of times; its gradient is the sum over the uses.
 
+    >>> from nnctl.graph.operations import Multiply
     >>> graph = Graph()
     >>> apple = graph.leaf(100.0, "apple")
     >>> _ = graph.apply(Multiply(), apple, graph.leaf(2.0))
@@ -136,9 +133,9 @@ class Graph:
         self.leaves.append(Leaf(value, name))
         return self.leaves[-1]
 
-    def apply(self, operation: Operation, x: Node, y: Node) -> Operation:
-        """Add `operation` with the inputs `x` and `y`, and return it."""
-        operation.inputs = x, y
+    def apply(self, operation: Operation, *inputs: Node) -> Operation:
+        """Add `operation` with its `inputs`, and return it."""
+        operation.inputs = inputs
         self.operations.append(operation)
         return operation
 
@@ -153,41 +150,74 @@ class Graph:
         return self.nodes[-1]
 
     def forward(self) -> float:
-        """Set the value of every operation; return the result's, L."""
+        """Set the value of every operation; return the result's, L.
+
+        Raises:
+            Undefined: an operation has no value at its inputs, or too large a one.
+
+        """
         for node in self.operations:
-            x, y = node.inputs
-            node.value = node.forward(x.value, y.value)
+            try:
+                node.value = node.forward(*(source.value for source in node.inputs))
+            except OverflowError:
+                node.value = math.inf
+            except ValueError as error:
+                raise Undefined(node, str(error)) from None
+            if not math.isfinite(node.value):
+                raise Undefined(node, "the value is too large for a floating-point number")
         return self.result.value
 
     def backward(self) -> None:
-        """Set the gradient dL/dvalue of every node, in reverse order, from dL/dL = 1 on."""
+        """Set the gradient dL/dvalue of every node, in reverse order, from dL/dL = 1 on.
+
+        Raises:
+            Undefined: a derivative is infinite.
+
+        """
         for node in self.nodes:
             node.gradient = 0.0
         self.result.gradient = 1.0
         for operation in reversed(self.operations):
-            x, y = operation.inputs
-            dx, dy = operation.backward(operation.gradient)
-            x.gradient += dx
-            y.gradient += dy
+            try:
+                gradients = operation.backward(operation.gradient)
+            except OverflowError:
+                gradients = (math.inf,)
+            except (ZeroDivisionError, ValueError):
+                at = ", ".join(f"{source.value:g}" for source in operation.inputs)
+                message = f"the derivative of {operation.symbol} is infinite at {at}"
+                raise Undefined(operation, message) from None
+            if any(map(math.isinf, gradients)):
+                raise Undefined(operation, "the gradient is too large for a floating-point number")
+            for source, gradient in zip(operation.inputs, gradients, strict=True):
+                source.gradient += gradient
 
     def edges(self) -> Iterator[Edge]:
         """Yield every use of a node as an input, as `backward` left it."""
         for target in self.operations:
             parts = target.inputs, target.local_derivatives(), target.backward(target.gradient)
-            for source, derivative, gradient in zip(*parts, strict=True):
-                yield Edge(source, target, derivative, gradient)
+            for position, (source, local, gradient) in enumerate(zip(*parts, strict=True)):
+                yield Edge(source, target, position, local, gradient)
 
     def numerical_gradient(self, leaf: Leaf) -> float:
         """Return dL/dleaf without the chain rule: (L(x + h) - L(x - h)) / 2h.
 
-        The values are as before afterwards.
+        It is nan where the function has no value on one of the sides, however small h is. The
+        values are as before afterwards.
         """
-        x = np.array([leaf.value])
+        x = np.array([leaf.value], np.float64)
 
         def value() -> float:
             leaf.value = float(x[0])
             return self.forward()
 
-        gradient = numerical_gradient(value, x, STEP * max(abs(leaf.value), 1.0))
-        value()  # at x again
-        return float(gradient[0])
+        before, h = leaf.value, STEP * max(abs(leaf.value), 1.0)
+        try:
+            for _ in range(TRIES):
+                try:
+                    return float(numerical_gradient(value, x, h)[0])
+                except Undefined:
+                    x[0], h = before, h * SMALLER
+            return math.nan
+        finally:
+            leaf.value = before
+            self.forward()

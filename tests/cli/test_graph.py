@@ -4,10 +4,15 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from nnctl.cli.group import cli, run
+from nnctl.graph.presets import PRESETS
+from nnctl.nn.layers import Affine, Sigmoid
+from nnctl.nn.losses import SoftmaxWithLoss
+from nnctl.nn.network import Network
 
 SHOPPING = ["(apple*2 + orange*3) * tax", "apple=100", "orange=150", "tax=1.1"]
 
@@ -26,19 +31,23 @@ def as_json(*arguments: str) -> dict[str, Any]:
 
 
 def figures(text: str, node: str) -> list[str]:
-    """Return the numbers of the first line of the tree that shows `node`."""
+    """Return the figures of the first line of the tree that shows `node`."""
     pattern = re.compile(rf"[^\w*+-]*{re.escape(node)}(  .*)")
-    return next(match[1].split() for line in text.splitlines() if (match := pattern.match(line)))
+    return next(
+        re.split(r"\s\s+", match[1].strip())
+        for line in text.splitlines()
+        if (match := pattern.match(line))
+    )
 
 
 def test_graph_prints_the_shopping_example() -> None:
     text = graph(*SHOPPING)
     assert text.startswith("(apple*2 + orange*3) * tax = 715\n")
-    assert figures(text, "apple") == ["100", "1.1", "2", "2.2", "2.2"]
-    assert figures(text, "2") == ["2", "1.1", "100", "110", "110"]
-    assert figures(text, "orange") == ["150", "1.1", "3", "3.3", "3.3"]
-    assert figures(text, "3") == ["3", "1.1", "150", "165", "165"]
-    assert figures(text, "tax") == ["1.1", "1", "650", "650", "650"]
+    assert figures(text, "apple") == ["100", "1.1", "y = 2", "2.2", "2.2"]
+    assert figures(text, "2") == ["2", "1.1", "x = 100", "110", "110"]
+    assert figures(text, "orange") == ["150", "1.1", "y = 3", "3.3", "3.3"]
+    assert figures(text, "3") == ["3", "1.1", "x = 150", "165", "165"]
+    assert figures(text, "tax") == ["1.1", "1", "x = 650", "650", "650"]
 
 
 def test_graph_shows_each_use_of_a_variable_and_their_sum() -> None:
@@ -69,6 +78,7 @@ def test_graph_json_can_be_computed_again_from_its_nodes() -> None:
     shares = dict.fromkeys(nodes, 0.0)
     for node in report["nodes"]:
         inputs = [nodes[name]["value"] for name in node["inputs"]]
+        assert node["operation"] in ("variable", "number", "multiply", "add")
         if node["operation"] == "multiply":
             assert node["value"] == inputs[0] * inputs[1]
             assert node["local_derivatives"] == inputs[::-1]
@@ -83,8 +93,101 @@ def test_graph_json_can_be_computed_again_from_its_nodes() -> None:
     assert shares == {name: node["gradient"] for name, node in nodes.items()}
 
 
-def test_graph_json_has_null_for_what_is_not_finite() -> None:
-    assert as_json("a * a", "a=1e200")["value"] is None
+def test_graph_json_has_null_for_a_derivative_that_does_not_exist() -> None:
+    [power] = [n for n in as_json("(a - 3)^2", "a=1")["nodes"] if n["operation"] == "power"]
+    assert power["local_derivatives"] == [-4, None]
+
+
+def test_graph_shows_a_shared_node_once_with_the_sum_of_its_gradients() -> None:
+    text = graph("y = a * 3; y * y + y", "a=2")
+    assert text.startswith("y = a * 3;\ny * y + y = 42\n")
+    assert len(re.findall(r"─ y  ", text)) == 3
+    assert len(re.findall(r"^y: \*  ", text, re.MULTILINE)) == 1
+    assert "y is used 3 times, its gradient is the sum over the uses:\n6 + 6 + 1 = 13" in text
+
+
+def test_graph_names_kinks() -> None:
+    assert "Relu has a kink at 0: its slope is 0 on the left" in graph("relu(x)", "x=0")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_tells_what_its_gradients_turn_out_to_be(name: str) -> None:
+    preset = PRESETS[name]
+    for change in (0.0, 0.3, -0.7):
+        values = [f"{variable}={value + change}" for variable, value in preset.values.items()]
+        text, report = graph(name, *values), as_json(name, *values)
+        found = {each["name"]: each["gradient"] for each in report["variables"]}
+        for variable, formula in preset.gradients.items():
+            told = re.search(rf"gradient of {variable} = {re.escape(formula)} = (\S+)", text)
+            assert told
+            assert float(told[1]) == pytest.approx(found[variable], rel=1e-4, abs=1e-9)
+        assert preset.story.split(".")[0] in " ".join(text.split())
+        assert all(len(line) <= 80 for line in text.splitlines())
+        assert "node  " in text  # a table, not the lines of a narrow terminal
+
+
+def test_presets_are_those_of_the_help_and_known_when_misspelt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = re.sub(r"\s+", " ", CliRunner().invoke(cli, ["graph", "--help"]).stdout)
+    assert f"PRESET is {', '.join([*PRESETS][:-1])} or {[*PRESETS][-1]}:" in words
+    assert run(["graph", "softmax-with-los"]) == 2
+    assert "did you mean the preset softmax-with-loss?" in capsys.readouterr().err
+
+
+def test_preset_two_layer_has_the_gradients_of_the_layers() -> None:
+    report = as_json("two-layer")
+    value = {each["name"]: each["value"] for each in report["variables"]}
+    gradient = {each["name"]: each["gradient"] for each in report["variables"]}
+    network = Network([Affine(2), Sigmoid(), Affine(2)], 2, dtype=np.float64)
+    names = {
+        "0.affine.weight": [["w11", "w12"], ["w21", "w22"]],
+        "0.affine.bias": ["b1", "b2"],
+        "2.affine.weight": [["v11", "v12"], ["v21", "v22"]],
+        "2.affine.bias": ["c1", "c2"],
+    }
+    network.load({name: np.vectorize(value.get)(places) for name, places in names.items()})
+    loss = SoftmaxWithLoss()
+    outputs = network.forward(np.array([[value["x1"], value["x2"]]]), training=True)
+    assert loss.forward(outputs, np.array([1])) == pytest.approx(report["value"])
+    assert (value["t1"], value["t2"]) == (0, 1)
+    network.backward(loss.backward())
+    for name, array in network.named_gradients():
+        expected = np.vectorize(gradient.get)(names[name])
+        np.testing.assert_allclose(array, expected, rtol=1e-12)
+
+
+def test_graph_descends_a_line_a_step() -> None:
+    lines = graph("(w - 3)^2 + b", "w=0", "b=1", "--descend", "2", "--lr", "0.1").splitlines()
+    assert [line.split() for line in lines] == [
+        ["step", "value", "w", "dL/dw", "b", "dL/db"],
+        ["0", "10", "0", "-6", "1", "1"],
+        ["1", "6.66", "0.6", "-4.8", "0.9", "1"],
+        ["2", "4.4864", "1.08", "-3.84", "0.8", "1"],
+    ]
+
+
+def test_graph_descent_leaves_out_what_does_not_fit_and_json_leaves_out_nothing() -> None:
+    lines = graph("two-layer", "--descend", "3").splitlines()
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= 80
+    rows = [
+        json.loads(line) for line in graph("two-layer", "--descend", "3", "--json").splitlines()
+    ]
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert [*rows[0]] == ["step", "value", "variables", "gradients"]
+    assert len(rows[0]["variables"]) == len(rows[0]["gradients"]) == 12
+    assert rows[3]["value"] < rows[0]["value"]
+
+
+def test_graph_descent_that_diverges_shows_its_way_and_ends_with_six(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["graph", "w^4", "w=10", "--descend", "50", "--lr", "1"]) == 6
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1].split()[:2] == ["0", "10000"]
+    assert "too large" in err
+    assert "try a smaller --lr" in err
 
 
 def test_graph_dot_is_well_formed() -> None:
@@ -102,6 +205,14 @@ def test_graph_dot_is_well_formed() -> None:
     assert len(declared) == len(set(declared))
     assert {name for edge in used for name in edge} == set(declared)
     assert sum(source == '"x"' for source, _ in used) == 2
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_graph_dot_of_a_preset_has_every_node_and_edge(name: str) -> None:
+    text, report = graph(name, "--dot"), as_json(name)
+    assert text.count(" -> ") == sum(len(node["inputs"]) for node in report["nodes"])
+    assert text.count("gradient ") == len(report["nodes"])
+    assert "\\n".join(PRESETS[name].text.split("; ")[:1]).split(";")[0] in text
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60, 80, 120])
@@ -129,6 +240,12 @@ def test_graph_that_is_too_deep_for_the_terminal_goes_on_below() -> None:
         (["a", "a=x"], ["not a finite number"]),
         (["a"], ["column 1", "a=NUMBER"]),
         (["a", "a=1", "--json", "--dot"], ["can't be combined"]),
+        (["a", "a=1", "--descend", "3", "--dot"], ["can't be combined"]),
+        (["a", "a=1", "--lr", "3"], ["--descend N"]),
+        (["a", "a=1", "--descend", "3", "--lr", "0"], ["above 0"]),
+        (["a", "a=1", "--descend", "3", "--lr", "nan"], ["above 0"]),
+        (["a * a", "a=1e200"], ["column 3", "too large", "^"]),
+        (["y = 2 * a; y", "a=1", "y=3"], ["computes y"]),
         (["-a * 2", "a=1"], ["follows --"]),
     ],
 )
