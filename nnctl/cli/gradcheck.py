@@ -98,8 +98,7 @@ def command(
         raise UsageError(f"--samples {samples}: there are {len(train):,} training images")
     rng = generator(settings.seed, Concern.SAMPLE)
     chosen = rng.choice(train, samples, replace=False)
-    x = Gatherer(data.train.images)(chosen).astype(np.float64)
-    labels = data.train.labels[chosen].astype(np.intp)
+    x, labels = Gatherer(data.train, dtype=np.float64)(chosen)
     network, loss = opened.network("float64"), build(LOSSES, settings.loss)
 
     from nnctl.display.gradcheck import ReportView, check_progress, sweep_chart

@@ -52,6 +52,7 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
     from nnctl.inspection.trace import trace_batch, trace_sample
     from nnctl.nn.losses import LOSSES
     from nnctl.nn.optimizers import OPTIMIZERS
+    from nnctl.nn.step import Step
     from nnctl.training.engine import split_data
 
     opened = experiment()
@@ -64,20 +65,21 @@ def command(index: int | None, experiment: Callable[[], Experiment], as_json: bo
         )
     train = split_data(settings, data).train
     batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
-    gather = Gatherer(images)
+    gather = Gatherer(data.train)
     network, loss = opened.network(), build(LOSSES, settings.loss)
-    traced = trace_batch(
+    step = Step(
         network,
         loss,
         build(OPTIMIZERS, settings.optimizer),
-        gather(batch),
-        labels[batch].astype(np.intp),
-        settings.training.clip_norm,
+        gather,
+        seed=settings.seed,
+        clip_norm=settings.training.clip_norm,
     )
+    traced = trace_batch(step, batch)
     findings = diagnose(traced, network, loss, fresh=run is None)
     sample = None
     if index is not None:
-        pixels = gather(np.array([index]))[0].astype(np.float64)
+        pixels = gather.images(np.array([index]))[0].astype(np.float64)
         sample = trace_sample(opened.network("float64"), loss, pixels, int(labels[index]))
     if as_json:
         from nnctl.display.output import print_json

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnctl.datasets import Samples
 from nnctl.nn.functions import Array
 from nnctl.nn.randomness import Concern, generator
 
@@ -64,19 +65,29 @@ def shuffled(indices: Array, seed: int, epoch: int) -> Array:
 
 
 class Gatherer:
-    """Collects images by index into one float32 batch, `pixel / 255`.
+    """Collects samples by index into a batch: images as `pixel / 255`, labels as integers.
 
-    The images stay uint8; only the batch is ever float32.
+    The images stay uint8; only the batch is ever floating-point.
     """
 
-    def __init__(self, images: Array) -> None:
-        """Gather from `images` (n, pixels), uint8."""
-        self.images = images
-        self._batch = np.empty((0, images.shape[1]), np.float32)
+    def __init__(
+        self, samples: Samples, *, pixels: slice = slice(None), dtype: Any = np.float32
+    ) -> None:
+        """Gather from `samples`, of their images only these `pixels`."""
+        self._images, self._labels = samples.images[:, pixels], samples.labels
+        self._batch = np.empty((0, self._images.shape[1]), dtype)
 
-    def __call__(self, indices: Array) -> Array:
-        """Return the images at `indices`, (len(indices), pixels); overwritten by the next call."""
+    def __call__(self, indices: Array) -> tuple[Array, Array]:
+        """Return the images (batch, pixels) and labels (batch,) at `indices` (batch,)."""
+        return self.images(indices), self.labels(indices)
+
+    def images(self, indices: Array) -> Array:
+        """Return the images (batch, pixels) at `indices`; overwritten by the next call."""
         if len(self._batch) != len(indices):
-            self._batch = np.empty((len(indices), self.images.shape[1]), np.float32)
-        self._batch[...] = self.images[indices]  # faster than dividing bytes
+            self._batch = np.empty((len(indices), self._batch.shape[1]), self._batch.dtype)
+        self._batch[...] = self._images[indices]  # faster than dividing bytes
         return np.divide(self._batch, 255, out=self._batch)
+
+    def labels(self, indices: Array) -> Array:
+        """Return the labels (batch,) at `indices`, as integers that can index an array."""
+        return self._labels[indices].astype(np.intp)

@@ -14,7 +14,7 @@ from nnctl.nn.functions import Array, one_hot
 from nnctl.nn.layers import Activation, Layer, Sigmoid, Tanh
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
 from nnctl.nn.network import Network
-from nnctl.nn.optimizers import Optimizer
+from nnctl.nn.step import Step
 
 STEEPEST: dict[type[Layer], float] = {Sigmoid: 0.25, Tanh: 1.0}  # the largest derivative
 SATURATED = 0.05  # of the largest derivative: where the function is flatter, it is saturated
@@ -66,35 +66,39 @@ class SampleTrace:
     gradient: tuple[float, ...]  # of the minimised loss with respect to the outputs
 
 
-def trace_batch(
-    network: Network,
-    loss: Loss,
-    optimizer: Optimizer,
-    x: Array,
-    labels: Array,
-    clip_norm: float | None = None,
-) -> Trace:
-    """Follow `x` (batch, inputs) with its `labels` (batch,) forward and back.
+def trace_batch(step: Step, samples: Array) -> Trace:
+    """Follow the samples at these indices through `step`, forward and back.
 
-    The update is the first step of `optimizer` at its own learning rate, whatever the schedule;
-    the parameters are put back afterwards.
+    The update is the optimizer's first at its own learning rate, whatever the schedule; the
+    parameters are put back afterwards.
     """
-    y, forward = x, []
+    network, optimizer = step.network, step.parameters.optimizer
+    outputs: list[_Forward] = []
+    arriving: dict[int, float] = {}
+    reported = 0.0
+
+    def see_output(index: int, y: Array) -> None:
+        nonlocal reported
+        outputs.append(_look(network.layers[index], y))
+        if index == len(network.layers) - 1:
+            losses = step.loss.per_sample(y, step.gather(samples)[1])
+            reported = float(losses.mean(dtype=np.float64))
+
+    def see_gradient(index: int, dout: Array) -> None:
+        arriving[index] = _norm(dout)
+
     with np.errstate(all="ignore"):  # what is not finite shows in the figures
-        for layer in network.layers:
-            y = layer.forward(y, training=True)
-            forward.append(_look(layer, y))
-        batch_loss = loss.forward(y, labels)
-        reported = float(loss.per_sample(y, labels).mean(dtype=np.float64))
-        arriving = _backward(network, loss.backward())
+        batch_loss = step.backpropagate(
+            samples, 1, see_output=see_output, see_gradient=see_gradient
+        )
         own = [_norm(*layer.gradients.values()) for layer in network.layers]
-        ratios = _update_ratios(network, optimizer, clip_norm)
+        ratios = _update_ratios(step)
     layers = [
         LayerTrace(
             name=network.layer_name(index),
-            output_shape=(len(x), network.widths[index + 1]),
+            output_shape=(len(samples), network.widths[index + 1]),
             parameters=layer.parameter_count,
-            **forward[index]._asdict(),
+            **outputs[index]._asdict(),
             activation_gradient_norm=arriving.get(index),
             gradient_norm=own[index] if layer.gradients else None,
             update_ratio=ratios.get(f"{network.layer_name(index)}.weight"),
@@ -102,8 +106,8 @@ def trace_batch(
         for index, layer in enumerate(network.layers)
     ]
     return Trace(
-        batch_size=len(x),
-        classes=y.shape[1],
+        batch_size=len(samples),
+        classes=network.widths[-1],
         loss=reported,
         batch_loss=batch_loss,
         learning_rate=optimizer.learning_rate,
@@ -162,33 +166,18 @@ def _look(layer: Layer, y: Array) -> _Forward:
     )
 
 
-def _backward(network: Network, dout: Array) -> dict[int, float]:
-    """Fill the network's gradients; return |dL/dy| of each layer on the way."""
-    norms = {}
-    for index in range(len(network.layers) - 1, network.first_trained - 1, -1):
-        norms[index] = _norm(dout)
-        dout = network.layers[index].backward(dout)
-    return norms
-
-
-def _update_ratios(
-    network: Network, optimizer: Optimizer, clip_norm: float | None
-) -> dict[str, float]:
+def _update_ratios(step: Step) -> dict[str, float]:
     """Return |change| / |value| in the optimizer's first step, of each parameter that isn't 0."""
-    w, dw = network.parameters, network.gradients.copy()
-    if clip_norm and (norm := _norm(dw)) > clip_norm:
-        dw *= clip_norm / norm
-    before = w.copy()
+    network = step.network
+    before = network.parameters.copy()
     values = {name: value.copy() for name, value in network.named_parameters().items()}
-    state = {name: np.zeros_like(w) for name in optimizer.state_names}
-    optimizer.decay(w[: network.decayed], optimizer.learning_rate)
-    optimizer.update(w, dw, state, optimizer.learning_rate, step=1)
+    step.update(1, step.parameters.optimizer.learning_rate)
     ratios = {
         name: _norm(value - values[name]) / size
         for name, value in network.named_parameters().items()
         if (size := _norm(values[name]))
     }
-    w[:] = before
+    network.parameters[:] = before
     return ratios
 
 

@@ -87,8 +87,8 @@ class Layer(Hyperparameters):
 
 
 @dataclass(eq=False)
-class Linear(Layer):
-    """y = x W, W (inputs, units). Back: dx = dout W^T, dW = x^T dout."""
+class Affine(Layer):
+    """y = x W + b. Back: dx = dout W^T, dW = x^T dout, db = sum of dout over the batch."""
 
     units: Count
     initializer: Initializer = field(default_factory=HeNormal)
@@ -100,80 +100,30 @@ class Linear(Layer):
         return self.units
 
     def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
-        """Return the shape of W."""
-        return {"weight": (inputs, self.units)}
-
-    def initialize(self, rng: np.random.Generator) -> None:
-        """Draw W."""
-        with np.errstate(over="ignore"):  # what float32 can't hold shows in the first loss
-            self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return x W."""
-        self.x = x
-        return np.dot(x, self.weight, out=self._array("y", (len(x), self.units), x.dtype))
-
-    def parameter_gradients(self, dout: Array) -> None:
-        """Set dW = x^T dout."""
-        np.dot(self.x.T, dout, out=self.gradients["weight"])
-
-    def input_gradient(self, dout: Array) -> Array:
-        """Return dout W^T."""
-        return np.dot(dout, self.weight.T, out=self._array("dx", self.x.shape, dout.dtype))
-
-
-@dataclass(eq=False)
-class Affine(Linear):
-    """y = x W + b, b (units,). Back: as `Linear`, and db = sum of dout over the batch."""
-
-    def shapes(self, inputs: int) -> dict[str, tuple[int, ...]]:
         """Return the shapes of W and b."""
-        return {**super().shapes(inputs), "bias": (self.units,)}
+        return {"weight": (inputs, self.units), "bias": (self.units,)}
 
     def initialize(self, rng: np.random.Generator) -> None:
         """Draw W; b starts at zero."""
-        super().initialize(rng)
+        with np.errstate(over="ignore"):  # what float32 can't hold shows in the first loss
+            self.weight[...] = self.initializer(Shape(*self.weight.shape), rng)
         self.bias[...] = 0
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return x W + b."""
-        y = super().forward(x)
+        self.x = x
+        y = np.dot(x, self.weight, out=self._array("y", (len(x), self.units), x.dtype))
         y += self.bias
         return y
 
     def parameter_gradients(self, dout: Array) -> None:
         """Set dW = x^T dout and db = sum of dout over the batch."""
-        super().parameter_gradients(dout)
-        np.add.reduce(dout, axis=0, out=self.gradients["bias"])
-
-    def split(self, part: slice) -> tuple[Linear, Bias]:
-        """Return x W for `part` of the inputs alone, and what adds b to the sum of such parts.
-
-        x W = x[:, part] W[part] + ..., for a row of W meets one column of x. Both layers share
-        memory with this one. Shoeybi et al. 2019, "Megatron-LM", call it row parallel.
-        """
-        linear, bias = Linear(self.units, self.initializer), Bias()
-        linear.weight = self.weight[part]
-        linear.gradients = {"weight": self.gradients["weight"][part]}
-        bias.bias, bias.gradients = self.bias, {"bias": self.gradients["bias"]}
-        return linear, bias
-
-
-@dataclass(eq=False)
-class Bias(Layer):
-    """y = x + b, the b of an `Affine.split`. Back: dx = dout, db = sum of dout over the batch."""
-
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return x + b."""
-        return np.add(x, self.bias, out=self._array("y", x.shape, x.dtype))
-
-    def parameter_gradients(self, dout: Array) -> None:
-        """Set db = sum of dout over the batch."""
+        np.dot(self.x.T, dout, out=self.gradients["weight"])
         np.add.reduce(dout, axis=0, out=self.gradients["bias"])
 
     def input_gradient(self, dout: Array) -> Array:
-        """Return dout."""
-        return dout
+        """Return dout W^T."""
+        return np.dot(dout, self.weight.T, out=self._array("dx", self.x.shape, dout.dtype))
 
 
 class Activation(Layer):

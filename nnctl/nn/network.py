@@ -9,8 +9,11 @@ import numpy as np
 
 from nnctl.nn.functions import Array
 from nnctl.nn.hyperparameters import kind_of
-from nnctl.nn.layers import LAYERS, Layer
+from nnctl.nn.layers import LAYERS, Dropout, Layer
 from nnctl.nn.randomness import Concern, generator
+
+# Called with a layer's position, and its output or the gradient that arrives at it.
+Observer = Callable[[int, Array], None]
 
 
 class Network:
@@ -56,8 +59,8 @@ class Network:
             for size, (_, layer, name, _) in zip(sizes, self._places, strict=True)
             if name in layer.decayed
         )
-        # Nothing below the first layer with parameters needs a gradient.
         self.first_trained = min((index for index, *_ in self._places), default=len(layers))
+        self._dropouts = [(i, x) for i, x in enumerate(self.layers) if isinstance(x, Dropout)]
         self.statistics: dict[str, Array] = {}
         for index, layer in enumerate(self.layers):
             for name, shape in layer.statistics(widths[index]).items():
@@ -81,22 +84,45 @@ class Network:
         for index, layer in enumerate(self.layers):
             layer.initialize(generator(seed, Concern.INITIALIZATION, index))
 
-    def forward(self, x: Array, training: bool = False) -> Array:
+    def forward(
+        self,
+        x: Array,
+        training: bool = False,
+        *,
+        layers: slice = slice(None),
+        observe: Observer | None = None,
+    ) -> Array:
         """Return the outputs (batch, classes) of `x` (batch, inputs).
 
-        The array is the last layer's own, overwritten by the next call.
+        `layers` runs some of them alone. `observe` sees each layer's output. The array that is
+        returned is the last layer's own, overwritten by the next call.
         """
-        for layer in self.layers:
-            x = layer.forward(x, training)
+        for index in range(len(self.layers))[layers]:
+            x = self.layers[index].forward(x, training)
+            if observe:
+                observe(index, x)
         return x
 
-    def backward(self, dout: Array) -> None:
-        """Fill `gradients`: the chain rule, layer by layer in reverse order."""
-        for index in range(len(self.layers) - 1, self.first_trained - 1, -1):
+    def backward(self, dout: Array, *, above: int = -1, observe: Observer | None = None) -> Array:
+        """Fill `gradients`: the chain rule, layer by layer in reverse order.
+
+        `dout` (batch, classes) is the gradient of the loss with respect to the outputs. Only the
+        layers `above` a position take part; what is returned is the gradient with respect to the
+        input of the lowest of them. `observe` sees the gradient that arrives at each layer.
+        """
+        for index in range(len(self.layers) - 1, max(above, self.first_trained - 1), -1):
             layer = self.layers[index]
+            if observe:
+                observe(index, dout)
             layer.parameter_gradients(dout)
-            if index > self.first_trained:
+            if index > self.first_trained:  # nothing below needs a gradient
                 dout = layer.input_gradient(dout)
+        return dout
+
+    def draw_dropout(self, seed: int, step: int, shard: int = 0) -> None:
+        """Let each dropout layer draw the mask of this step, and of this shard of its batch."""
+        for index, layer in self._dropouts:
+            layer.rng = generator(seed, Concern.DROPOUT, index, step, shard)
 
     def named_parameters(self) -> dict[str, Array]:
         """Return the views of the parameters by name, in the order of the network."""

@@ -223,3 +223,32 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
 }
+
+
+@dataclass(frozen=True)
+class ParameterSlice:
+    """Some of a network's parameters, and all that one process needs to update them."""
+
+    w: Array  # (n,)
+    decayed: Array  # those of them that weight decay acts on
+    dw: Array  # (n,)
+    state: State
+    optimizer: Optimizer
+
+    @property
+    def squared_norm(self) -> float:
+        """The sum of the squares of dw."""
+        return float(np.dot(self.dw, self.dw))
+
+    def clip(self, norm: float, limit: float) -> None:
+        """Shorten dw as much as a whole gradient of length `norm` must be to have `limit`.
+
+        Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1.
+        """
+        if norm > limit:
+            np.multiply(self.dw, limit / norm, out=self.dw)
+
+    def update(self, step: int, learning_rate: float) -> None:
+        """Decay the weights, then apply the optimizer; `step` counts from 1. dw is used up."""
+        self.optimizer.decay(self.decayed, learning_rate)
+        self.optimizer.update(self.w, self.dw, self.state, learning_rate, step)

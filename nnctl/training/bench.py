@@ -24,9 +24,11 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
 from nnctl.nn.functions import Array
-from nnctl.nn.layers import Layer, Linear
+from nnctl.nn.layers import Affine
+from nnctl.nn.network import Network
 from nnctl.training.engine import Engine, split_data
-from nnctl.training.member import divisible
+from nnctl.training.process_group import shard
+from nnctl.training.shared_step import can_be_shared
 from nnctl.training.threads import usable_cores
 
 BLOCK_SECONDS = 0.05
@@ -99,25 +101,23 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         plain, clocked = (steps(batch_size, threads) for _ in range(2))
         engine = plain.engine
         others: list[Steps] = []
-        if divisible(engine.network):  # else it is computed in one piece anyway
+        if can_be_shared(engine.network):  # else it is computed in one piece anyway
             counts = _counts(min(usable_cores(), batch_size))
             others += [steps(batch_size, count) for count in counts if count != engine.threads]
         if (larger := min(LARGER * batch_size, samples)) > batch_size:
             others.append(steps(larger, threads))
 
-        layers, first = engine.network.layers, engine.network.first_trained
-        whole_step = _products(layers[: first + 1], layers[first + 1 :], batch_size, batch_size)
-        share, last = math.ceil(batch_size / engine.team.size), engine.members[-1]  # the most
-        of_a_member = [*_products(last.head, last.tail, batch_size, share)]
+        whole_step = [*_products(engine.network, batch_size)]
+        of_a_process = [*_products(engine.network, batch_size, engine.group.size)]
         fractions: dict[str, list[float]] = {}
         bare, whole, _, *seconds = _take_turns(
-            [_bare(of_a_member), plain, _clocked(clocked, fractions), *others]
+            [_bare(of_a_process), plain, _clocked(clocked, fractions), *others]
         )
 
     phases = {phase: whole * statistics.median(parts) for phase, parts in fractions.items()}
     return Benchmark(
         threads=engine.threads,
-        processes=engine.team.size,
+        processes=engine.group.size,
         batch_size=batch_size,
         parameters=engine.network.size,
         step_seconds=whole,
@@ -125,7 +125,7 @@ def benchmark(settings: Settings, data: DataSet, threads: int | None) -> Benchma
         gflops=_operations(whole_step) / whole / 1e9,
         phases=Phases(**phases, rest=whole - sum(phases.values())),
         products_seconds=bare,
-        products_gflops=_operations(of_a_member) / bare / 1e9,
+        products_gflops=_operations(of_a_process) / bare / 1e9,
         ratio=whole / bare,
         alternatives=[
             Trial(
@@ -162,7 +162,6 @@ class Steps:
         """Take so many steps, and wait until they are done."""
         for start in itertools.islice(self._starts, calls):
             self.engine.learn(start, start + self.batch_size, next(self._numbers), 0.0)
-        self.engine.settle()
 
 
 def _clocked(steps: Steps, fractions: dict[str, list[float]]) -> Work:
@@ -182,16 +181,28 @@ def _clocked(steps: Steps, fractions: dict[str, list[float]]) -> Work:
 
         return timed_work
 
-    member = steps.engine.members[0]
-    for phase, methods, owners in (
-        ("gather", ["gather"], [member]),
-        ("forward", ["forward"], [*member.head, *member.tail]),
-        ("loss", ["forward", "backward"], [member.loss]),
-        ("backward", ["parameter_gradients", "input_gradient"], [*member.head, *member.tail]),
-        ("optimizer", ["decay", "update"], [part.optimizer for part in member.parts]),
-    ):
+    engine = steps.engine
+    layers = engine.network.layers
+    owners: Sequence[tuple[str, Sequence[Any], Sequence[str]]] = [
+        ("gather", [engine.step.gather], ["images", "labels"]),
+        ("forward", layers, ["forward"]),
+        ("loss", [engine.losses[0]], ["forward", "backward"]),
+        ("backward", layers, ["parameter_gradients", "input_gradient"]),
+        ("optimizer", [engine.step.parameters.optimizer], ["decay", "update"]),
+    ]
+    if engine.shards:
+        shared = engine.shards[0]
+        optimizers = [part.optimizer for part in shared.parameters]
+        owners = [
+            ("gather", [shared.gather], ["images", "labels"]),
+            *owners[1:4],
+            ("optimizer", optimizers, ["decay", "update"]),
+            ("forward", [shared], ["multiply"]),
+            ("backward", [shared], ["differentiate"]),
+        ]
+    for phase, things, methods in owners:
         fractions[phase] = []
-        for owner, method in itertools.product(owners, methods):
+        for owner, method in itertools.product(things, methods):
             setattr(owner, method, timed(getattr(owner, method), phase))
 
     def take(calls: int) -> None:
@@ -223,17 +234,23 @@ def _take_turns(works: Sequence[Work]) -> list[float]:
 
 
 def _products(
-    head: Sequence[Layer], tail: Sequence[Layer], batch: int, share: int
+    network: Network, batch: int, processes: int = 1
 ) -> Iterator[tuple[int, int, int, int]]:
     """Yield rows, inputs, units, and the number of matrix products in a step, layer by layer.
 
-    `head` ends with the first affine layer; it sees the batch, and needs no input gradient.
-    `tail` sees a share of the batch.
+    They are those of one of the `processes`, the one with the most: the first affine layer is
+    shared by its inputs, and needs no input gradient; the others are by the samples.
     """
-    for layers, rows, count in ((head, batch, 2), (tail, share, 3)):
-        for layer in layers:
-            if isinstance(layer, Linear):
-                yield rows, *layer.weight.shape, count
+    last = processes - 1
+    for index, layer in enumerate(network.layers):
+        if not isinstance(layer, Affine):
+            continue
+        inputs, units = layer.weight.shape
+        if index == network.first_trained:
+            pixels = shard(inputs, last, processes)
+            yield batch, pixels.stop - pixels.start, units, 2
+        else:
+            yield math.ceil(batch / processes), inputs, units, 3
 
 
 def _operations(products: Iterable[tuple[int, int, int, int]]) -> int:

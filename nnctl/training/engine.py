@@ -1,8 +1,9 @@
-"""The network, its optimizer, and the team that takes their steps and measures them."""
+"""A network, its optimizer, and the processes that take their steps and measure them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -17,14 +18,13 @@ from nnctl.nn.losses import LOSSES
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.randomness import Concern, generator
-from nnctl.training.evaluation import Evaluation, chunks, evaluate_share
-from nnctl.training.member import Member, divisible
-from nnctl.training.process_group import Team, share
+from nnctl.nn.step import Step
+from nnctl.training.evaluation import Evaluation, chunks, evaluate_chunks
+from nnctl.training.process_group import ProcessGroup, shard
+from nnctl.training.shared_step import Exchange, SharedStep, can_be_shared
 from nnctl.training.threads import choose_threads, usable_cores
 
 CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epoch
-
-FIRST, REST, NORM, UPDATE, MEASURE = range(5)  # the team's tasks
 
 
 def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
@@ -61,7 +61,7 @@ def split_data(settings: Settings, data: DataSet) -> Split:
 
 
 class Engine:
-    """A network, its optimizer and the team that runs them."""
+    """A network, its optimizer, and the processes that take their steps and measure them."""
 
     def __init__(
         self, settings: Settings, data: DataSet, split: Split, batch_size: int, threads: int | None
@@ -69,39 +69,45 @@ class Engine:
         """Lay the memory out; without `threads` the rule decides."""
         inputs = data.train.images.shape[1]
         plan = build_network(settings, inputs)
-        several = divisible(plan)
+        several = can_be_shared(plan)
         self.threads = threads or choose_threads(plan.size, batch_size, several, usable_cores())
-        self.team = Team(self.threads if several else 1)
-        allocate = self.team.allocate
-        networks = [build_network(settings, inputs, allocate=allocate) for _ in self.team.ranks]
-        self.network = networks[0]
+        self.group = ProcessGroup(self.threads if several else 1)
+        allocate, ranks = self.group.allocate, self.group.ranks
+        self.networks = [build_network(settings, inputs, allocate=allocate) for _ in ranks]
+        self.network = self.networks[0]
         self.network.initialize(settings.seed)
-        for network in networks[1:]:
+        for network in self.networks[1:]:
             network.bind(self.network.parameters, network.gradients)
+        self.losses = [build(LOSSES, settings.loss) for _ in ranks]
         new_optimizer = partial(build, OPTIMIZERS, settings.optimizer)
         self.optimizer = new_optimizer()
         self.state = {name: allocate(plan.size, np.float32) for name in self.optimizer.state_names}
-        self.members = [
-            Member(
-                rank,
-                networks,
-                data.train.images,
-                build(LOSSES, settings.loss),
-                new_optimizer,
-                self.state,
-            )
-            for rank in self.team.ranks
-        ]
-        # What goes from member to member in a step.
-        units = plan.widths[len(self.members[0].head)]
-        shape = self.team.size, batch_size, units
-        self._sums = allocate(math.prod(shape), np.float32).reshape(shape)  # each one's `first`
-        self._douts = allocate(math.prod(shape[1:]), np.float32).reshape(shape[1:])
-        self._losses = allocate(self.team.size, np.float64)  # of each one's samples
-        self._squares = allocate(self.team.size, np.float64)  # each one's part of the norm
         self.order = allocate(len(split.train), np.intp)  # of the samples in this epoch
-        self.labels = data.train.labels.astype(np.intp)
-        self.seed, self.clip_norm = settings.seed, settings.training.clip_norm
+        options: dict[str, Any] = {"seed": settings.seed, "clip_norm": settings.training.clip_norm}
+        self.step = Step(
+            self.network,
+            self.losses[0],
+            self.optimizer,
+            Gatherer(data.train),
+            state=self.state,
+            **options,
+        )
+        self.shards: list[SharedStep] = []
+        if self.group.size > 1:
+            self.exchange = Exchange.allocate(self.group.size, batch_size, plan, allocate)
+            self.shards = [
+                SharedStep(
+                    rank,
+                    self.networks,
+                    self.losses[rank],
+                    new_optimizer,
+                    self.state,
+                    data.train,
+                    self.exchange,
+                    **options,
+                )
+                for rank in ranks
+            ]
 
         curve = split.train
         if len(curve) > CURVE_SAMPLES:
@@ -114,88 +120,47 @@ class Engine:
         }
 
     def _samples(self, samples: Samples, indices: Array) -> tuple[Gatherer, Array, Evaluation]:
-        labels = samples.labels[indices].astype(np.intp)
-        return Gatherer(samples.images), indices, Evaluation.empty(labels, self.team.allocate)
+        gather = Gatherer(samples)
+        return gather, indices, Evaluation.empty(gather.labels(indices), self.group.allocate)
 
     def start(self) -> None:
         """Fork the workers."""
         with np.errstate(all="ignore"):  # for their whole life
-            self.team.start([self._first, self._rest, self._norm, self._update, self._measure])
+            self.group.start({"learn": self._learn, "measure": self._measure})
 
     def close(self) -> None:
         """End the workers."""
-        self.team.close()
+        self.group.close()
 
     def learn(self, start: int, stop: int, step: int, learning_rate: float) -> float:
-        """Learn from the samples `order[start:stop]`; return their mean loss before that.
-
-        The update may still be under way in other members: `settle` before reading weights.
-        """
+        """Learn from the samples `order[start:stop]`; return their mean loss before that."""
         with np.errstate(all="ignore"):  # divergence is found in the loss
-            tasks = [FIRST, REST, NORM, UPDATE] if self.clip_norm else [FIRST, REST, UPDATE]
-            self.team.run(tasks, start, stop, step, learning_rate, overlap=True)
-        return math.fsum(self._losses.tolist())
-
-    def settle(self) -> None:
-        """Wait until no member computes."""
-        self.team.settle()
+            if not self.shards:
+                return self.step(self.order[start:stop], step, learning_rate)
+            self.group.run_paced("learn", start, stop, step, learning_rate)
+            return math.fsum(self.exchange.losses.tolist())
 
     def measure(self, part: str) -> Evaluation:
         """Measure the network on `train` (some of it), `validation` or `test`."""
         with np.errstate(all="ignore"):
-            self.team.run([MEASURE], list(self._measured).index(part))
-            self.team.settle()
+            self.group.run("measure", part)
         return self.measured(part)
 
     def measured(self, part: str) -> Evaluation:
         """Return what `measure` found last; it is overwritten by the next measurement."""
         return self._measured[part][2]
 
-    # The team's tasks: what is done for one rank. Those of a step get the same numbers.
+    # The group's tasks: what one rank does.
 
-    def _first(self, rank: int, start: float, stop: float, step: float, _: float) -> None:
-        """Take a part of the pixels of all samples through the first layer."""
-        member, samples = self.members[rank], self.order[int(start) : int(stop)]
-        member.draw_dropout(self.seed, int(step))
-        self._sums[rank, : len(samples)] = member.first(samples)
+    def _learn(
+        self, rank: int, start: int, stop: int, step: int, learning_rate: float
+    ) -> Iterator[None]:
+        return self.shards[rank](self.order[start:stop], step, learning_rate)
 
-    def _rest(self, rank: int, start: float, stop: float, *_: float) -> None:
-        """Take a share of the samples through the other layers, forward and back."""
-        member, samples = self.members[rank], self.order[int(start) : int(stop)]
-        part = share(len(samples), rank, self.team.size)
-        if part.start == part.stop:
-            member.skip()
-            self._losses[rank] = 0
-            return
-        y = self._sums[rank, part]
-        for other in self.team.ranks:
-            if other != rank:
-                y += self._sums[other, part]
-        labels = self.labels[samples[part]]
-        loss, self._douts[part] = member.rest(y, labels, len(labels) / len(samples))
-        self._losses[rank] = loss
-
-    def _norm(self, rank: int, start: float, stop: float, *_: float) -> None:
-        """Compute the gradients of some parameters; leave their share of the squared norm."""
-        member = self.members[rank]
-        member.gradients(self._douts[: int(stop - start)])
-        self._squares[rank] = sum(np.dot(part.dw, part.dw) for part in member.parts)
-
-    def _update(
-        self, rank: int, start: float, stop: float, step: float, learning_rate: float
-    ) -> None:
-        """Update some parameters."""
-        member = self.members[rank]
-        if not self.clip_norm:
-            member.gradients(self._douts[: int(stop - start)])
-        elif (norm := math.sqrt(self._squares.sum())) > self.clip_norm:
-            for part in member.parts:
-                np.multiply(part.dw, self.clip_norm / norm, out=part.dw)
-        member.update(int(step), learning_rate)
-
-    def _measure(self, rank: int, which: float) -> None:
-        """Measure a share of the samples, in whole chunks."""
-        gather, indices, result = list(self._measured.values())[int(which)]
-        member, parts = self.members[rank], chunks(len(indices))
-        mine = parts[share(len(parts), rank, self.team.size)]
-        evaluate_share(member.network, member.loss, gather, indices, result, mine)
+    def _measure(self, rank: int, part: str) -> Iterator[None]:
+        """Measure a shard of the samples, in whole chunks."""
+        gather, indices, result = self._measured[part]
+        parts = chunks(len(indices))
+        mine = parts[shard(len(parts), rank, self.group.size)]
+        evaluate_chunks(self.networks[rank], self.losses[rank], gather, indices, result, mine)
+        yield from ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
-from nnctl.training.process_group import Team, share
+from nnctl.training.process_group import ProcessGroup, shard
 from nnctl.training.threads import choose_evaluation_threads, usable_cores
 
 CHUNK = 250  # samples a forward pass; fixed, so that results do not depend on who computes what
@@ -50,7 +50,7 @@ def chunks(count: int, size: int = CHUNK) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def evaluate_share(
+def evaluate_chunks(
     network: Network,
     loss: Loss,
     gather: Gatherer,
@@ -60,7 +60,7 @@ def evaluate_share(
 ) -> None:
     """Run the samples `indices[chunk]` of each chunk through the network, and fill `into` there."""
     for chunk in parts:
-        outputs = network.forward(gather(indices[chunk]))
+        outputs = network.forward(gather.images(indices[chunk]))
         scores = loss.scores(outputs)
         predictions = scores.argmax(axis=1)
         into.losses[chunk] = loss.per_sample(outputs, into.labels[chunk])
@@ -81,18 +81,18 @@ def evaluate(
     The result does not depend on `threads`; without them a rule decides.
     """
     parts = chunks(len(indices), chunk)
-    labels = samples.labels[indices].astype(np.intp)
+    gather = Gatherer(samples)
     size = threads or choose_evaluation_threads(network.size, len(indices), usable_cores())
-    with Team(max(1, min(size, len(parts)))) as team, np.errstate(all="ignore"):
-        result = Evaluation.empty(labels, team.allocate)
+    with ProcessGroup(max(1, min(size, len(parts)))) as group, np.errstate(all="ignore"):
+        result = Evaluation.empty(gather.labels(indices), group.allocate)
 
-        def measure(rank: int) -> None:
-            mine = parts[share(len(parts), rank, team.size)]
-            evaluate_share(network, loss, Gatherer(samples.images), indices, result, mine)
+        def measure(rank: int) -> Iterator[None]:
+            mine = parts[shard(len(parts), rank, group.size)]
+            evaluate_chunks(network, loss, gather, indices, result, mine)
+            yield from ()
 
-        team.start([measure])
-        team.run([0])
-        team.settle()
+        group.start({"measure": measure})
+        group.run("measure")
     return result
 
 

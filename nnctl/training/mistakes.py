@@ -43,11 +43,11 @@ def confident_mistakes(
     wrong = np.flatnonzero(result.predictions != result.labels)
     order = np.argsort(-result.probabilities[wrong], kind="stable")[:count]
     chosen = indices[wrong[order]]
-    gather = Gatherer(samples.images)
+    gather = Gatherer(samples)
     mistakes = []
     for part in chunks(len(chosen)):
         with np.errstate(all="ignore"):
-            scores = loss.scores(network.forward(gather(chosen[part])))
+            scores = loss.scores(network.forward(gather.images(chosen[part])))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         for index, classes, row in zip(chosen[part].tolist(), best, scores, strict=True):
             mistakes.append(

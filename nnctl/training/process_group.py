@@ -1,24 +1,28 @@
 """Several processes that compute together on shared memory.
 
-A `Team` is the calling process and the workers it forks. A task is done in shares, one for each
-rank; each process does its own share, and waits for the others before the next task. Layers,
-losses and optimizers know nothing of it. A team of one has no workers and costs nothing.
+A `ProcessGroup` is the calling process and the workers it forks. A task is a generator, one for
+each rank; its `yield`s are barriers: nobody passes one before all ranks have reached it. Layers,
+losses and optimizers know nothing of it.
 
 Why processes: two Python threads contend for the interpreter lock several times a step. Why not
 more BLAS threads: they spin while they wait, and one other process on the machine makes them
-many times slower. Waiting here spins for a moment and then sleeps; and while the machine is so
-busy that workers come late, the caller does their shares itself. A share's result does not
-depend on who does it, so the load of the machine never changes a byte.
+many times slower. Waiting here spins for a moment and then sleeps. While the machine is so busy
+that waiting for the workers takes longer than their work, the caller advances the generators of
+all ranks itself. A rank's result does not depend on who computes it, so the load of the machine
+never changes a byte.
 """
 
 from __future__ import annotations
 
+import marshal
+import math
 import mmap
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -26,62 +30,67 @@ import numpy as np
 from nnctl.errors import SystemFailure
 from nnctl.nn.functions import Array
 
-SPINS = 2000  # tries before a wait sleeps: about 0.1 ms, longer than two equal shares differ
+SPINS = 2000  # tries before a wait sleeps: about 0.1 ms, longer than two equal shards differ
 PATIENCE = 0.5  # seconds a sleeper waits before it looks whether the others are alive
-CREDIT = 0.0005  # seconds that workers may come late, beyond what working alone would cost
-ALONE = 0.004  # seconds the caller then works alone; twice as long each time it was too short ...
-ALONE_MOST = 0.5  # ... up to this
 
 CAN_FORK = hasattr(os, "fork")
 SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM] if CAN_FORK else []
 
+Task = Callable[..., Iterator[None]]  # called with a rank, and what `run` was given
 
-def share(total: int, rank: int, size: int) -> slice:
-    """Return the part of `range(total)` that is the share of `rank` out of `size`.
 
-    >>> [share(10, rank, 3) for rank in range(3)]
+def shard(total: int, rank: int, size: int) -> slice:
+    """Return the part of `range(total)` that belongs to `rank` out of `size`.
+
+    >>> [shard(10, rank, 3) for rank in range(3)]
     [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
     """
     return slice(total * rank // size, total * (rank + 1) // size)
 
 
-class Team:
+def in_lockstep(tasks: Iterable[Iterator[None]]) -> None:
+    """Advance the tasks of all ranks in this process, from barrier to barrier, to their ends."""
+    for _ in zip_longest(*tasks):
+        pass
+
+
+class ProcessGroup:
     """`size` processes in step; the caller has rank 0, its forks have the others.
 
-    Make the team, `allocate` what is shared, `start` it with its tasks, `run` them, `close` it.
+    Make the group, `allocate` what is shared, `start` it with its tasks, `run` them, `close` it.
     """
 
     def __init__(self, size: int) -> None:
-        """Make a team of `size`; nothing is forked yet."""
+        """Make a group of `size`; nothing is forked yet."""
         self.size = size
         self.ranks = range(size)
+        self.pace = Pace()
         self._workers: list[int] = []
-        self._tasks: Sequence[Callable[..., None]] = ()
-        self._command = self.allocate(16, np.float64)  # numbers of tasks and numbers, and both
-        self._last_words = self.allocate(4096, np.uint8)  # the traceback of a worker that failed
-        self._read = False  # have all workers read the command?
-        self._begun = 0  # tasks that workers may still be at ...
-        self._started = 0.0  # ... and when the first of them was
-        self._debt = -CREDIT
-        self._alone_for = self._alone_until = 0.0
+        self._tasks: Mapping[str, Task] = {}
+        self._command = self.allocate(256, np.uint8)  # the name of a task and its arguments
+        self._traceback = self.allocate(4096, np.uint8)  # of a worker that failed
+        self.alone_because: str | None = None  # why no workers can be had
         if size > 1:
             from multiprocessing import get_context
 
             context = get_context("fork")
-            self._go = [context.Semaphore(0) for _ in self.ranks[1:]]
-            self._done = [context.Semaphore(0) for _ in self.ranks[1:]]
+            try:
+                self._go = [context.Semaphore(0) for _ in self.ranks[1:]]
+                self._arrived = [context.Semaphore(0) for _ in self.ranks[1:]]
+            except OSError as error:  # they need a /dev/shm that can be written to
+                self.alone_because = f"no semaphores can be had: {error.strerror or error}"
 
     def allocate(self, count: int, dtype: Any) -> Array:
-        """Return a zeroed vector that every member sees; to be called before `start`."""
+        """Return a zeroed vector that every process sees; to be called before `start`."""
         if self.size == 1:
             return np.zeros(count, dtype)
         memory = mmap.mmap(-1, max(count, 1) * np.dtype(dtype).itemsize)
         return np.frombuffer(memory, dtype, count)
 
-    def start(self, tasks: Sequence[Callable[..., None]]) -> None:
-        """Fork the workers; from now on task i is `tasks[i](rank, ...)`."""
+    def start(self, tasks: Mapping[str, Task]) -> None:
+        """Fork the workers; `tasks` are what `run` can be asked for by name."""
         self._tasks = tasks
-        if self.size == 1:
+        if self.size == 1 or self.alone_because:
             return
         parent = os.getpid()
         # Ctrl-C reaches every process. The caller answers it for all: in workers it stays blocked.
@@ -99,52 +108,36 @@ class Team:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def run(self, tasks: Sequence[int], *numbers: float, overlap: bool = False) -> None:
-        """Have the tasks done in turn, each for every rank once the one before is.
-
-        Returns when rank 0's share of the last one is done. Later ranks may still be at theirs:
-        `settle` waits for them. With `overlap` the first task does not: each rank begins it when
-        its own share of the last one is done (if that was not the only one: a command must have
-        been read before the next is written).
-        """
-        alone = self.size == 1 or (self._alone_until and time.monotonic() < self._alone_until)
-        if alone or not (overlap and self._read):
-            self.settle()
-        if alone:
-            for task in tasks:
-                for rank in self.ranks:
-                    self._tasks[task](rank, *numbers)
+    def run(self, name: str, *arguments: float | str) -> None:
+        """Have the task done by all ranks, with these numbers as its arguments."""
+        task = self._tasks[name]
+        if not self._workers or not self.pace.together:
+            in_lockstep([task(rank, *arguments) for rank in self.ranks])
             return
-        counts = len(tasks), len(numbers)
-        self._command[: 2 + sum(counts)] = *counts, *tasks, *numbers
-        self._read = len(tasks) > 1
-        for place, task in enumerate(tasks):
-            if place:
-                self.settle()
-            if not self._begun:
-                self._started = time.monotonic()
-            self._begun += 1
-            for go in self._go:
-                go.release()
-            self._tasks[task](0, *numbers)
+        command = marshal.dumps((name, arguments))
+        self._command[: len(command)] = np.frombuffer(command, np.uint8)
+        self._release()
+        for _ in task(0, *arguments):
+            self._synchronize()
+            self._release()
+        self._synchronize()
 
-    def settle(self) -> None:
-        """Wait until what was begun is done for every rank."""
-        if not self._begun:
-            return
-        waiting = time.monotonic()
-        for done in self._done * self._begun:
-            self._take(done, self._check_alive)
-        now = time.monotonic()
-        # What waiting has cost, less what the others' shares would have: above 0, go on alone.
-        lost = now - waiting - (self.size - 1) * (waiting - self._started)
-        self._debt = max(self._debt + lost, -CREDIT)
-        if self._debt > 0:
-            too_short = self._started < self._alone_until + self._alone_for
-            self._alone_for = min(2 * self._alone_for, ALONE_MOST) if too_short else ALONE
-            self._alone_until = now + self._alone_for
-            self._debt = -CREDIT
-        self._begun = 0
+    def run_paced(self, name: str, *arguments: float | str) -> None:
+        """Do as `run`, in the way that is faster just now: together, or all by the caller."""
+        started = time.perf_counter()
+        self.run(name, *arguments)
+        if self._workers:
+            self.pace.note(time.perf_counter() - started)
+
+    def _release(self) -> None:
+        """Let the workers go on to the next barrier."""
+        for go in self._go:
+            go.release()
+
+    def _synchronize(self) -> None:
+        """Wait until every worker has reached the barrier."""
+        for arrived in self._arrived:
+            self._take(arrived, self._check_alive)
 
     @staticmethod
     def _take(token: Any, check: Callable[[], None]) -> None:
@@ -160,11 +153,11 @@ class Team:
         for worker in self._workers:
             if self._gone(worker, os.WNOHANG):
                 self._workers.remove(worker)
-                last_words = bytes(self._last_words).rstrip(b"\0").decode(errors="replace")
+                text = bytes(self._traceback).rstrip(b"\0").decode(errors="replace")
                 raise SystemFailure(
                     "a worker process ended unexpectedly (killed, or out of memory)\n"
                     "if it happens again, use --threads 1"
-                ) from (RuntimeError(last_words) if last_words else None)
+                ) from (RuntimeError(text) if text else None)
 
     @staticmethod
     def _gone(worker: int, options: int = 0) -> bool:
@@ -188,21 +181,19 @@ class Team:
             for stream in (0, 1, 2):
                 os.dup2(nowhere, stream)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            go, done = self._go[rank - 1], self._done[rank - 1]
+            go, arrived = self._go[rank - 1], self._arrived[rank - 1]
             while True:
                 self._take(go, orphaned)
-                count, more, *command = self._command.tolist()
-                tasks, numbers = command[: int(count)], command[int(count) : int(count + more)]
-                for place, task in enumerate(tasks):
-                    if place:
-                        self._take(go, orphaned)
-                    self._tasks[int(task)](rank, *numbers)
-                    done.release()
+                name, arguments = marshal.loads(self._command.data)
+                for _ in self._tasks[name](rank, *arguments):
+                    arrived.release()
+                    self._take(go, orphaned)
+                arrived.release()
         except BaseException:
             import traceback
 
-            text = traceback.format_exc().encode()[-len(self._last_words) :]
-            self._last_words[: len(text)] = np.frombuffer(text, np.uint8)
+            text = traceback.format_exc().encode()[-len(self._traceback) :]
+            self._traceback[: len(text)] = np.frombuffer(text, np.uint8)
         finally:
             os._exit(1)
 
@@ -213,10 +204,53 @@ class Team:
                 os.kill(worker, signal.SIGKILL)
             self._gone(worker)
         self._workers = []
-        self._begun = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+BLOCK = 0.02  # seconds whose mean time a run counts: several time slices of the scheduler
+PROBE = 0.005  # seconds for which the other way is tried
+PROBE_AFTER = 0.25  # seconds until it is tried again; twice as long each time it was slower ...
+PROBE_AFTER_MOST = 2.0  # ... up to this
+
+
+class Pace:
+    """Which way is faster just now: all processes together, or the caller alone for all ranks.
+
+    A neighbour on the machine comes and goes. So each way's time is the mean over its newest
+    block, the faster one is used, and the other one is tried now and then.
+    """
+
+    def __init__(self) -> None:
+        """Begin together."""
+        self.together = True
+        self._means: dict[bool, float] = {}  # seconds of a run, by way
+        self._runs, self._elapsed = 0, 0.0  # of the block
+        self._probing = False
+        self._waited, self._wait = 0.0, PROBE_AFTER  # since the other way was tried, and until
+
+    def note(self, seconds: float) -> None:
+        """Take note of a run in the present way; choose the way of the next one."""
+        self._runs += 1
+        self._elapsed += seconds
+        if self._elapsed < (PROBE if self._probing else BLOCK):
+            return
+        mean = self._means[self.together] = self._elapsed / self._runs
+        self._waited += self._elapsed
+        self._runs, self._elapsed = 0, 0.0
+        other = self._means.get(not self.together, math.inf)
+        if self._probing:
+            self._probing = False
+            self._waited = 0.0
+            if mean < other:  # the probe has won: stay
+                self._wait = PROBE_AFTER
+            else:
+                self._wait = min(2 * self._wait, PROBE_AFTER_MOST)
+                self.together = not self.together
+        elif mean > other or self._waited >= self._wait:
+            self._probing = True
+            self.together = not self.together

@@ -185,7 +185,6 @@ class Trainer:
             Diverged: a weight or optimizer vector is not finite; such a state is never kept.
 
         """
-        self.engine.settle()
         self._check_finite()
         return Snapshot(
             parameters=self._copy_parameters(),
@@ -242,7 +241,6 @@ class Trainer:
                 batch_loss = progress.loss_sum / stop
                 yield StepFinished(epoch, progress.step, batch_loss, self._learning_rate)
                 started = clock()
-        self.engine.settle()
         self.epoch_seconds += clock() - started
         yield self._finish_epoch()
 

@@ -23,7 +23,7 @@ from nnctl.nn.metrics import wilson_interval
 from nnctl.runs.folder import RunFolder
 from nnctl.runs.recorder import begin, record
 from nnctl.training import evaluation
-from nnctl.training.process_group import Team
+from nnctl.training.process_group import ProcessGroup
 from nnctl.training.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]
@@ -240,12 +240,12 @@ def test_threads_are_taken_from_option_then_variables(
 ) -> None:
     sizes = []
 
-    class Recorder(Team):
+    class Recorder(ProcessGroup):
         def __init__(self, size: int) -> None:
             sizes.append(size)
             super().__init__(size)
 
-    monkeypatch.setattr(evaluation, "Team", Recorder)
+    monkeypatch.setattr(evaluation, "ProcessGroup", Recorder)
     monkeypatch.setenv("_NNCTL_OMP_NUM_THREADS", "3")  # as it is kept for this
     monkeypatch.delenv("_NNCTL_OPENBLAS_NUM_THREADS", raising=False)
     for arguments, variable in ((["--threads", "1"], "2"), ([], "2"), ([], "")):

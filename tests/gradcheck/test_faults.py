@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -407,9 +407,10 @@ def test_a_way_back_that_stops_is_a_finding() -> None:
 
 def test_a_network_that_joins_right_layers_wrongly_is_blamed_itself() -> None:
     class Impatient(Network):
-        def backward(self, dout: Array) -> None:
-            super().backward(dout)
+        def backward(self, dout: Array, **options: Any) -> Array:
+            dout = super().backward(dout, **options)
             self.layers[0].gradients["weight"][...] *= 2
+            return dout
 
     network = Impatient([Affine(UNITS), ReLU(), Affine(CLASSES)], INPUTS, dtype=np.float64)
     network.initialize(0)

@@ -26,7 +26,8 @@ from nnctl.nn.layers import (
 )
 from nnctl.nn.losses import LOSSES, Loss, MeanSquaredError, SoftmaxWithLoss
 from nnctl.nn.network import Network
-from nnctl.nn.optimizers import OPTIMIZERS, SGD, Adam
+from nnctl.nn.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from nnctl.nn.step import Step
 from nnctl.training.engine import build_network
 
 INPUTS, CLASSES, BATCH = 60, 10, 64
@@ -51,18 +52,35 @@ def network(*layers: Layer, inputs: int = INPUTS, seed: int = 0) -> Network:
     return result
 
 
+def follow(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    x: Array,
+    labels: Array,
+    clip_norm: float | None = None,
+) -> Trace:
+    """Trace a training step on `x` with its `labels`."""
+
+    def gather(samples: Array) -> tuple[Array, Array]:
+        return x[samples], labels[samples]
+
+    step = Step(network, loss, optimizer, gather, clip_norm=clip_norm)
+    return trace_batch(step, np.arange(len(x)))
+
+
 def by_hand(values: list[list[float]], *layers: Layer) -> LayerTrace:
     """Return the trace of the last of `layers`, to which one input column comes as it is."""
     result = network(Affine(1, Zeros()), *layers, Affine(2), inputs=1)
     result.layers[0].weight[...] = 1
     x = np.array(values, float)
     labels = np.zeros(len(x), int)
-    return trace_batch(result, SoftmaxWithLoss(), SGD(), x, labels).layers[len(layers)]
+    return follow(result, SoftmaxWithLoss(), SGD(), x, labels).layers[len(layers)]
 
 
 def test_trace_figures_are_those_of_the_arrays(x: Array) -> None:
     net, loss = network(Affine(20), ReLU(), Affine(CLASSES)), SoftmaxWithLoss()
-    traced = trace_batch(net, loss, SGD(learning_rate=0.5), x, LABELS)
+    traced = follow(net, loss, SGD(learning_rate=0.5), x, LABELS)
     first, _, last = net.layers
     h = np.maximum(x @ first.weight, 0)
     logits = h @ last.weight
@@ -89,7 +107,7 @@ def test_trace_figures_are_those_of_the_arrays(x: Array) -> None:
 
 def test_trace_leaves_out_what_has_no_meaning_for_a_layer(x: Array) -> None:
     net = network(ReLU(), Affine(CLASSES))
-    relu, affine = trace_batch(net, SoftmaxWithLoss(), SGD(), x, LABELS).layers
+    relu, affine = follow(net, SoftmaxWithLoss(), SGD(), x, LABELS).layers
     assert relu.gradient_norm is relu.update_ratio is relu.saturated_fraction is None
     assert relu.activation_gradient_norm is None  # nothing below it is trained
     assert relu.dead_units == 0
@@ -102,7 +120,7 @@ def test_trace_puts_the_parameters_back(kind: str, x: Array) -> None:
     net = network(Affine(8), BatchNorm(), Tanh(), Affine(CLASSES))
     before = net.parameters.copy()
     optimizer = OPTIMIZERS[kind]()
-    traced = trace_batch(net, SoftmaxWithLoss(), optimizer, x, LABELS)
+    traced = follow(net, SoftmaxWithLoss(), optimizer, x, LABELS)
     np.testing.assert_array_equal(net.parameters, before)
     assert traced.learning_rate == optimizer.learning_rate
     assert all(traced.layers[index].update_ratio for index in (0, 1, 3))
@@ -110,7 +128,7 @@ def test_trace_puts_the_parameters_back(kind: str, x: Array) -> None:
 
 def test_trace_update_is_the_optimizers_own_first_step(x: Array) -> None:
     net = network(Affine(CLASSES))
-    (layer,) = trace_batch(
+    (layer,) = follow(
         net, SoftmaxWithLoss(), Adam(learning_rate=0.01), x, LABELS
     ).layers  # Adam's first step is the learning rate for every weight
     weight = net.layers[0].weight
@@ -120,11 +138,11 @@ def test_trace_update_is_the_optimizers_own_first_step(x: Array) -> None:
 
 def test_trace_update_feels_the_clipping(x: Array) -> None:
     net, loss = network(Affine(CLASSES)), SoftmaxWithLoss()
-    (free,) = trace_batch(net, loss, SGD(), x, LABELS).layers
+    (free,) = follow(net, loss, SGD(), x, LABELS).layers
     assert free.gradient_norm is not None
     assert free.update_ratio is not None
-    (clipped,) = trace_batch(net, loss, SGD(), x, LABELS, free.gradient_norm / 4).layers
-    (unclipped,) = trace_batch(net, loss, SGD(), x, LABELS, free.gradient_norm * 4).layers
+    (clipped,) = follow(net, loss, SGD(), x, LABELS, free.gradient_norm / 4).layers
+    (unclipped,) = follow(net, loss, SGD(), x, LABELS, free.gradient_norm * 4).layers
     assert clipped.update_ratio == pytest.approx(free.update_ratio / 4)
     assert clipped.gradient_norm == free.gradient_norm
     assert unclipped == free
@@ -149,13 +167,13 @@ OPTIONS: dict[str, dict[str, Any]] = {"affine": {"units": 6}, "dropout": {"rate"
 @pytest.mark.parametrize("kind", LAYERS)
 def test_trace_takes_every_layer_and_loss(kind: str, loss: Loss, x: Array) -> None:
     layer = LAYERS[kind](**OPTIONS.get(kind, {}))
-    traced = trace_batch(network(Affine(6), layer, Affine(CLASSES)), loss, SGD(), x, LABELS)
+    traced = follow(network(Affine(6), layer, Affine(CLASSES)), loss, SGD(), x, LABELS)
     assert traced.layers[1].name == f"1.{kind}"
     assert all(np.isfinite(layer.activation_std) for layer in traced.layers)
 
 
 def test_trace_of_one_sample_reports_the_same_loss_twice(x: Array) -> None:
-    traced = trace_batch(network(Affine(CLASSES)), SoftmaxWithLoss(), SGD(), x[:1], LABELS[:1])
+    traced = follow(network(Affine(CLASSES)), SoftmaxWithLoss(), SGD(), x[:1], LABELS[:1])
     assert traced.loss == pytest.approx(traced.batch_loss)
 
 
@@ -217,7 +235,7 @@ def findings(
     layers: list[Layer], x: Array, *, learning_rate: float = 0.1, fresh: bool = True
 ) -> list[Finding]:
     net, loss = network(*layers), SoftmaxWithLoss()
-    traced = trace_batch(net, loss, SGD(learning_rate), x, LABELS[: len(x)])
+    traced = follow(net, loss, SGD(learning_rate), x, LABELS[: len(x)])
     return diagnose(traced, net, loss, fresh=fresh)
 
 
@@ -252,7 +270,7 @@ def test_badly_made_network_brings_out_its_findings(
 def test_dead_units_are_found_with_their_layer(x: Array) -> None:
     net, loss = network(Affine(50), ReLU(), Affine(CLASSES)), SoftmaxWithLoss()
     net.layers[0].bias[...] = [-100.0] * 40 + [3.0] * 10
-    traced = trace_batch(net, loss, SGD(), x, LABELS)
+    traced = follow(net, loss, SGD(), x, LABELS)
     (finding,) = diagnose(traced, net, loss, fresh=False)
     assert (finding.kind, finding.layer) == ("dead_units", "1.relu")
     assert "40 of 50 units of 1.relu are dead" in finding.message
@@ -272,7 +290,7 @@ def test_overflow_is_found_where_it_happens_first(
     layers = [Affine(50, Normal(std[0])), ReLU(), Affine(CLASSES, Normal(std[1]))]
     net = Network(layers, INPUTS)
     net.initialize(0)
-    traced = trace_batch(net, loss, SGD(), x.astype(np.float32), LABELS)
+    traced = follow(net, loss, SGD(), x.astype(np.float32), LABELS)
     found = diagnose(traced, net, loss, fresh=True)
     assert [finding.message for finding in found] == [f"numbers overflow in {place}"]
 
@@ -300,7 +318,7 @@ def test_initial_loss_is_judged_before_training_only(x: Array) -> None:
 def test_units_that_are_off_in_a_tiny_batch_are_not_called_dead(x: Array) -> None:
     layers = perceptron(ReLU, 1, HeNormal())
     net, loss = network(*layers), SoftmaxWithLoss()
-    traced = trace_batch(net, loss, SGD(), x[:1], LABELS[:1])
+    traced = follow(net, loss, SGD(), x[:1], LABELS[:1])
     assert (traced.layers[1].dead_units or 0) > 15
     assert diagnose(traced, net, loss, fresh=True) == []
 
@@ -322,12 +340,10 @@ def sample_set() -> DataSet:
 def test_bundled_configs_bring_out_no_finding(name: str, sample_set: DataSet) -> None:
     settings = load_settings(name)
     loss, optimizer = build(LOSSES, settings.loss), build(OPTIMIZERS, settings.optimizer)
-    images, labels = sample_set.train
     for seed in range(3):
         batch = np.random.default_rng(seed).choice(10_000, settings.training.batch_size)
         net = build_network(settings, 784)
         net.initialize(seed)
-        traced: Trace = trace_batch(
-            net, loss, optimizer, Gatherer(images)(batch), labels[batch].astype(np.intp)
-        )
+        step = Step(net, loss, optimizer, Gatherer(sample_set.train), seed=seed)
+        traced = trace_batch(step, batch)
         assert diagnose(traced, net, loss, fresh=True) == []

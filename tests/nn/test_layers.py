@@ -56,27 +56,6 @@ def normal(*shape: int, dtype: Any = np.float64, seed: int = 1) -> Array:
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
-@pytest.mark.parametrize("ends", [[4], [2, 4], [1, 1, 3, 4]])
-def test_affine_layer_is_the_sum_over_parts_of_its_inputs(ends: list[int]) -> None:
-    whole = Affine(3)
-    network = mount(whole)
-    whole.bias[:] = normal(3)
-    x, dout = normal(BATCH, INPUTS), normal(BATCH, 3, seed=2)
-    y, dx = whole.forward(x).copy(), whole.backward(dout).copy()
-    gradients = network.gradients.copy()
-    network.gradients[:] = np.nan
-
-    parts = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
-    halves = [whole.split(part) for part in parts]
-    bias = halves[0][1]
-    products = [linear.forward(x[:, part]) for part, (linear, _) in zip(parts, halves, strict=True)]
-    np.testing.assert_allclose(bias.forward(np.sum(products, axis=0)), y, rtol=1e-12)
-    dproduct = bias.backward(dout)
-    dxs = [linear.backward(dproduct) for linear, _ in halves]
-    np.testing.assert_allclose(np.concatenate(dxs, axis=1), dx, rtol=1e-12)
-    np.testing.assert_allclose(network.gradients, gradients, rtol=1e-12)
-
-
 def test_every_layer_has_a_sample() -> None:
     assert set(SAMPLES) == set(LAYERS)
     for kind, makers in SAMPLES.items():

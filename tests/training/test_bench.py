@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,9 +12,10 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import Gatherer
 from nnctl.nn.optimizers import Optimizer
-from nnctl.training import bench
+from nnctl.training import bench, process_group
 from nnctl.training.bench import benchmark
 from nnctl.training.engine import Engine, split_data
+from nnctl.training.shared_step import SharedStep
 
 Make = Callable[..., Settings]
 
@@ -50,7 +52,7 @@ def test_phases_and_rest_make_up_the_step(
 
 @pytest.mark.parametrize(
     ("owner", "method", "phase"),
-    [(Gatherer, "__call__", "gather"), (Optimizer, "decay", "optimizer")],
+    [(Gatherer, "images", "gather"), (Optimizer, "decay", "optimizer")],
 )
 def test_what_takes_long_is_seen_in_its_phase(
     tiny_settings: Make,
@@ -75,14 +77,15 @@ def test_what_takes_long_is_seen_in_its_phase(
 def test_waiting_for_another_process_is_in_the_rest(
     tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest = Engine._rest
+    multiply = SharedStep.multiply
 
-    def late(engine: Engine, rank: int, *numbers: float) -> None:
-        if rank:
+    def late(shared: SharedStep, *arguments: Any) -> None:
+        if shared.rank:
             time.sleep(0.002)
-        rest(engine, rank, *numbers)
+        multiply(shared, *arguments)
 
-    monkeypatch.setattr(Engine, "_rest", late)
+    monkeypatch.setattr(SharedStep, "multiply", late)
+    monkeypatch.setattr(process_group, "BLOCK", math.inf)  # never without the other one
     result = benchmark(tiny_settings(), tiny_data, threads=2)
     assert result.phases.rest > 0.5 * result.step_seconds
 

@@ -1,11 +1,10 @@
-"""A team computes what one process computes, to rounding, and the same bytes each time."""
+"""Several processes compute what one computes, to rounding, and the same bytes each time."""
 
 from __future__ import annotations
 
 import math
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -15,11 +14,14 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
+from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import SoftmaxWithLoss
 from nnctl.nn.optimizers import OPTIMIZERS
-from nnctl.training.engine import FIRST, NORM, REST, Engine, build_network, split_data
+from nnctl.training.engine import Engine, build_network, split_data
 from nnctl.training.evaluation import chunks
+from nnctl.training.process_group import Pace, in_lockstep
+from nnctl.training.shared_step import SharedStep
 
 Start = Callable[..., Engine]
 
@@ -43,11 +45,14 @@ def start(tiny_settings: Callable[..., Settings], tiny_data: DataSet) -> Iterato
 
 def gradient(engine: Engine, start: int, stop: int) -> Array:
     """Return the gradient of the samples' mean loss, of all ranks together."""
-    engine.team.run([FIRST, REST, NORM], start, stop, 1, 0.0)
-    engine.settle()
+    samples = engine.order[start:stop]
+    if not engine.shards:
+        engine.step.backpropagate(samples, 1)
+        return engine.network.gradients.copy()
+    in_lockstep([shared.backpropagate(samples, 1) for shared in engine.shards])
     whole = np.full(engine.network.size, np.nan, np.float32)
-    for member in engine.members:
-        for part in member.parts:
+    for shared in engine.shards:
+        for part in shared.parameters:
             place = place_of(part.w, engine.network.parameters)
             assert np.isnan(whole[place]).all()  # nobody else has it
             whole[place] = part.dw
@@ -63,14 +68,14 @@ def place_of(part: Array, whole: Array) -> slice:
 @pytest.mark.parametrize("threads", [2, 3])
 @pytest.mark.parametrize(("start_at", "stop"), [(0, 25), (75, 80), (40, 42), (7, 8)])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mean_squared_error"])
-def test_gradients_of_a_team_add_up_to_those_of_one_process(
+def test_shared_gradients_add_up_to_those_of_one_process(
     start: Start, threads: int, start_at: int, stop: int, loss: str
 ) -> None:
-    alone, team = start(1, loss=loss), start(threads, loss=loss)
-    gradients = [gradient(engine, start_at, stop) for engine in (alone, team)]
+    alone, group = start(1, loss=loss), start(threads, loss=loss)
+    gradients = [gradient(engine, start_at, stop) for engine in (alone, group)]
     assert np.abs(gradients[0]).max() > 0.01
     np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
-    losses = [engine.learn(start_at, stop, 1, 0.1) for engine in (alone, team)]
+    losses = [engine.learn(start_at, stop, 1, 0.1) for engine in (alone, group)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
@@ -101,11 +106,11 @@ def test_gradient_is_that_of_the_network_in_one_piece(
     np.testing.assert_allclose(gradient(engine, 0, 25), whole.gradients, rtol=1e-4, atol=1e-6)
 
 
-def test_member_without_a_sample_adds_nothing_that_it_still_has(start: Start) -> None:
-    alone, team = start(1), start(3)
-    gradient(team, 0, 25)  # now each member has a gradient, and a loss
-    np.testing.assert_allclose(gradient(team, 7, 8), gradient(alone, 7, 8), rtol=1e-4, atol=1e-7)
-    losses = [engine.learn(7, 8, 1, 0.1) for engine in (alone, team)]
+def test_rank_without_a_sample_adds_nothing_that_it_still_has(start: Start) -> None:
+    alone, group = start(1), start(3)
+    gradient(group, 0, 25)  # now each rank has a gradient, and a loss
+    np.testing.assert_allclose(gradient(group, 7, 8), gradient(alone, 7, 8), rtol=1e-4, atol=1e-7)
+    losses = [engine.learn(7, 8, 1, 0.1) for engine in (alone, group)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 
 
@@ -113,7 +118,6 @@ def parameters(engine: Engine, steps: int = 4) -> Array:
     """Return all parameters after some steps, the last of them a small one."""
     for step in range(1, steps + 1):
         engine.learn(25 * step - 25, min(25 * step, 80), step, 0.05)
-    engine.settle()
     return engine.network.parameters.copy()
 
 
@@ -122,11 +126,11 @@ def parameters(engine: Engine, steps: int = 4) -> Array:
 def test_parts_of_the_update_make_up_the_whole(start: Start, kind: str, threads: int) -> None:
     # The weights decay, the biases behind them don't: no part may mistake its place.
     optimizer = {"kind": kind, "weight_decay": 0.5}
-    alone, team = (start(n, optimizer=optimizer) for n in (1, threads))
+    alone, group = (start(n, optimizer=optimizer) for n in (1, threads))
     before = alone.network.parameters.copy()
     expected = parameters(alone)
     assert np.abs(expected - before).max() > 0.01
-    np.testing.assert_allclose(parameters(team), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(parameters(group), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -137,7 +141,6 @@ def test_clipping_knows_the_norm_of_the_whole_gradient(start: Start, threads: in
         engine = start(count, **options)
         before = engine.network.parameters.copy()
         engine.learn(0, 25, 1, 1.0)
-        engine.settle()
         ways.append(before - engine.network.parameters)
     assert math.sqrt(float(ways[0] @ ways[0])) == pytest.approx(0.01, rel=1e-3)
     np.testing.assert_allclose(ways[1], ways[0], atol=1e-6)
@@ -145,32 +148,52 @@ def test_clipping_knows_the_norm_of_the_whole_gradient(start: Start, threads: in
 
 @pytest.mark.parametrize("clip_norm", [None, 0.1])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_who_does_a_share_changes_no_byte(
+def test_who_computes_a_shard_changes_no_byte(
     start: Start, threads: int, clip_norm: float | None
 ) -> None:
-    """The caller does it when workers are late, which is nobody's choice."""
+    """The caller does it while waiting for the workers takes longer, which is nobody's choice."""
 
-    def weights(alone: Callable[[], bool]) -> bytes:
+    def weights(together: Callable[[], bool]) -> bytes:
         network = [{"affine": 6}, "gelu", {"dropout": 0.3}, {"affine": 5}]
         engine = start(threads, network=network, training={"clip_norm": clip_norm})
-        run = engine.team.run
 
-        def sometimes_alone(tasks: Sequence[int], *numbers: float, overlap: bool = False) -> None:
-            engine.team._alone_until = time.monotonic() + 60 if alone() else 0.0
-            run(tasks, *numbers, overlap=overlap)
+        class Chosen(Pace):
+            def note(self, seconds: float) -> None:
+                self.together = together()
 
-        engine.team.run = sometimes_alone  # type: ignore[method-assign]
+        engine.group.pace = Chosen()
         return parameters(engine).tobytes()
 
-    together = weights(lambda: False)
-    assert weights(lambda: True) == together
+    always = weights(lambda: True)
+    assert weights(lambda: False) == always
     dice = random.Random(3)
     for _ in range(5):
-        assert weights(lambda: dice.random() < 0.5) == together
+        assert weights(lambda: dice.random() < 0.5) == always
+
+
+@pytest.mark.parametrize("planted", ["a lost shard", "a wrong batch size", "a stale label"])
+def test_planted_fault_of_the_shared_step_shows_in_its_gradients(
+    start: Start, planted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, group = start(1), start(2)
+    expected = gradient(alone, 0, 25)
+    learn, labels = SharedStep._learn, Gatherer.labels
+
+    def wrong(shared: SharedStep, y: Array, samples: Array, batch: int, dout: Array) -> None:
+        learn(shared, y, samples, len(samples) if planted == "a wrong batch size" else batch, dout)
+        if planted == "a lost shard" and shared.rank == 1:
+            dout[...] = 0
+
+    def stale(gather: Gatherer, indices: Array) -> Array:
+        return labels(gather, np.roll(indices, 1) if planted == "a stale label" else indices)
+
+    monkeypatch.setattr(SharedStep, "_learn", wrong)
+    monkeypatch.setattr(Gatherer, "labels", stale)
+    assert not np.allclose(gradient(group, 0, 25), expected, rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_measuring_does_not_depend_on_the_team(
+def test_measuring_does_not_depend_on_the_processes(
     start: Start, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # With the usual chunks, all of the tiny data set is one.

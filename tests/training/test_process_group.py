@@ -1,8 +1,11 @@
+"""Processes in step on shared memory: barriers, workers that fail, and the pace that is chosen."""
+
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -10,148 +13,133 @@ import pytest
 
 from nnctl.errors import SystemFailure
 from nnctl.nn.functions import Array
-from nnctl.training import process_group as workers
-from nnctl.training.process_group import Team, share
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no worker be late, however busy the machine that runs the tests."""
-    monkeypatch.setattr(workers, "CREDIT", 60.0)
+from nnctl.training import process_group
+from nnctl.training.process_group import Pace, ProcessGroup, in_lockstep, shard
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("total", [0, 1, 5, 100])
-def test_shares_partition_the_whole_in_order(total: int, size: int) -> None:
-    parts = [list(range(total))[share(total, rank, size)] for rank in range(size)]
+def test_shards_partition_the_whole_in_order(total: int, size: int) -> None:
+    parts = [list(range(total))[shard(total, rank, size)] for rank in range(size)]
     assert list(chain(*parts)) == list(range(total))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def team_that_writes(size: int) -> tuple[Team, Array]:
-    """Return a team whose task 0 writes rank and process of each share, times a number."""
-    team = Team(size)
-    written = team.allocate(2 * size, np.float64).reshape(size, 2)
+def group_that_writes(size: int) -> tuple[ProcessGroup, Array]:
+    """Return a group whose task `write` leaves rank and process of each shard, times a number."""
+    group = ProcessGroup(size)
+    written = group.allocate(2 * size, np.float64).reshape(size, 2)
 
-    def write(rank: int, factor: float) -> None:
+    def write(rank: int, factor: float) -> Iterator[None]:
         written[rank] = factor * (rank + 1), os.getpid()
+        yield
 
-    def fail(rank: int) -> None:
+    def fail(rank: int) -> Iterator[None]:
         if rank:
             raise ValueError("no such luck")
+        yield
 
-    team.start([write, fail])
-    return team, written
+    group.start({"write": write, "fail": fail})
+    return group, written
 
 
-@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_team_does_each_share_once_in_a_process_of_its_own(size: int) -> None:
-    team, written = team_that_writes(size)
-    with team:
+def test_group_runs_each_rank_once_in_a_process_of_its_own(size: int) -> None:
+    group, written = group_that_writes(size)
+    with group:
         for factor in (1.0, 2.5):
-            team.run([0], factor)
-            team.settle()
+            group.run("write", factor)
             assert written[:, 0].tolist() == [factor * (rank + 1) for rank in range(size)]
         assert len(set(written[:, 1])) == size
         assert written[0, 1] == os.getpid()
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_next_task_finds_what_every_rank_did_in_the_one_before(size: int, alone: bool) -> None:
-    with Team(size) as team:
-        numbers, sums = (team.allocate(size, np.float64) for _ in range(2))
+def test_nobody_passes_a_barrier_before_all_have_reached_it(size: int, together: bool) -> None:
+    with ProcessGroup(size) as group:
+        numbers, sums = (group.allocate(size, np.float64) for _ in range(2))
 
-        def write(rank: int, number: float) -> None:
-            time.sleep(0.002 * rank)
-            numbers[rank] = number + sums.sum()
+        def task(rank: int, number: float) -> Iterator[None]:
+            for _ in range(2):
+                time.sleep(0.002 * rank)
+                numbers[rank] = number + sums.sum()
+                yield
+                sums[rank] = numbers.sum()
+                yield
 
-        def add_up(rank: int, number: float) -> None:
-            sums[rank] = numbers.sum()
-
-        team.start([write, add_up])
-        team._alone_until = time.monotonic() + 60 if alone else 0.0
-        team.run([0, 1, 0, 1], 1.0)
-        team.settle()
+        group.start({"task": task})
+        group.pace.together = together
+        group.run("task", 1.0)
         once = size  # each wrote 1
         assert sums.tolist() == [size * (1 + size * once)] * size
 
 
-@pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("overlap", [False, True])
-def test_ranks_wait_for_each_other_between_runs_unless_these_overlap(overlap: bool) -> None:
-    with Team(2) as team:
-        begun, ended = (team.allocate(2, np.float64) for _ in range(2))
+def test_lockstep_runs_every_task_to_its_end() -> None:
+    done: list[str] = []
 
-        def first(rank: int, number: float) -> None:
-            begun[rank] = time.monotonic()
+    def task(name: str) -> Iterator[None]:
+        done.append(f"{name}1")
+        yield
+        done.append(f"{name}2")
 
-        def last(rank: int, number: float) -> None:
-            time.sleep(0.05 * rank)
-            ended[rank] = time.monotonic()
-
-        team.start([first, last])
-        team.run([0, 1], 1.0)
-        team.run([0], 2.0, overlap=overlap)
-        team.settle()
-        assert bool(begun[0] < ended[1]) is overlap
-        assert begun[1] > ended[1]  # no rank begins before its own share is done
-        # The command of a single task may not have been read: nobody may write the next one.
-        team.run([1], 3.0)
-        team.run([0], 4.0, overlap=True)
-        assert begun[0] > ended[1]
+    in_lockstep([task("a"), task("b")])
+    assert done == ["a1", "b1", "a2", "b2"]
 
 
-@pytest.mark.usefixtures("patient")
-def test_caller_does_every_share_while_it_works_alone() -> None:
-    team, written = team_that_writes(3)
-    with team:
-        team._alone_until = time.monotonic() + 60
-        team.run([0], 4.0)
+def test_run_passes_whole_numbers_and_words_as_they_are() -> None:
+    with ProcessGroup(2) as group:
+        seen = group.allocate(2, np.intp)
+
+        def task(rank: int, word: str, large: int) -> Iterator[None]:
+            seen[rank] = large + (word == "train")  # a float would have lost the last bit
+            yield
+
+        group.start({"task": task})
+        group.run("task", "train", 2**60)
+        assert seen.tolist() == [2**60 + 1] * 2
+
+
+def test_caller_computes_every_rank_while_that_is_faster() -> None:
+    group, written = group_that_writes(3)
+    with group:
+        group.pace.together = False
+        group.run("write", 4.0)
         assert written[:, 0].tolist() == [4.0, 8.0, 12.0]
         assert set(written[:, 1]) == {os.getpid()}
-        team._alone_until = 0.0
-        team.run([0], 1.0)
-        team.settle()
+        group.pace.together = True
+        group.run("write", 1.0)
         assert len(set(written[:, 1])) == 3
 
 
-def test_late_worker_makes_the_caller_work_alone_for_longer_each_time() -> None:
-    team = Team(2)
-    spans = []
+def test_group_without_semaphores_computes_everything_in_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They lie in /dev/shm, which some containers don't have."""
 
-    def wait(rank: int) -> None:
-        if rank and not team._alone_until > time.monotonic():
-            time.sleep(0.005)
+    def refuse(*arguments: Any) -> Any:
+        raise OSError(30, "Read-only file system")
 
-    team.start([wait])
-    with team:
-        for _ in range(3):
-            team._alone_until = min(team._alone_until, time.monotonic())  # it is over
-            team.run([0])
-            team.settle()
-            assert team._alone_until > time.monotonic()
-            spans.append(team._alone_for)
-    assert spans[1] == 2 * spans[0]
-    assert spans[2] == 2 * spans[1]
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Semaphore", refuse)
+    group, written = group_that_writes(2)
+    with group:
+        group.run_paced("write", 1.0)
+    assert group.alone_because == "no semaphores can be had: Read-only file system"
+    assert written.tolist() == [[1.0, os.getpid()], [2.0, os.getpid()]]
 
 
-@pytest.mark.usefixtures("patient")
-def test_worker_that_fails_is_told_and_does_not_hang() -> None:
-    team, _ = team_that_writes(2)
-    with team:
-        team.run([1])
-        with pytest.raises(SystemFailure, match="--threads 1") as caught:
-            team.settle()
+def test_worker_that_fails_is_reported_and_does_not_hang() -> None:
+    group, _ = group_that_writes(2)
+    with group, pytest.raises(SystemFailure, match="--threads 1") as caught:
+        group.run("fail")
     assert "ValueError: no such luck" in str(caught.value.__cause__)  # for NNCTL_DEBUG=1
 
 
 def test_closing_leaves_no_child_process() -> None:
-    team, _ = team_that_writes(3)
-    children = list(team._workers)
+    group, _ = group_that_writes(3)
+    children = list(group._workers)
     assert len(children) == 2
-    team.close()
+    group.close()
     for worker in children:
         with pytest.raises(ProcessLookupError):
             os.kill(worker, 0)
@@ -165,59 +153,102 @@ def ignored_children() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.usefixtures("patient", "ignored_children")
-def test_team_works_where_nobody_is_told_of_ended_children() -> None:
-    team, written = team_that_writes(3)
-    first, second = team._workers
-    team.run([0], 1.0)
-    team.settle()
-    assert written[2].tolist() == [3.0, second]
-    os.kill(first, signal.SIGKILL)
-    team.run([0], 1.0)
-    with pytest.raises(SystemFailure, match="a worker process ended unexpectedly"):
-        team.settle()
-    os.kill(second, signal.SIGKILL)
-    team.close()  # whoever is still there
+@pytest.mark.usefixtures("ignored_children")
+def test_group_works_where_nobody_learns_of_ended_children() -> None:
+    group, written = group_that_writes(3)
+    with closing(group):  # whoever is still there
+        first, second = group._workers
+        group.run("write", 1.0)
+        assert written[2].tolist() == [3.0, second]
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(SystemFailure, match="a worker process ended unexpectedly"):
+            group.run("write", 1.0)
+        os.kill(second, signal.SIGKILL)
 
 
-@pytest.mark.usefixtures("patient")
 def test_workers_keep_no_pipe_of_the_caller_open() -> None:
     reader, writer = os.pipe()
-    team, _ = team_that_writes(2)
-    with team, open(reader, "rb") as pipe:
-        team.run([0], 1.0)  # now the worker is up
-        team.settle()
+    group, _ = group_that_writes(2)
+    with group, open(reader, "rb") as pipe:
+        group.run("write", 1.0)  # now the worker is up
         os.close(writer)
         assert pipe.read() == b""  # it would wait if somebody else could still write
 
 
-@pytest.mark.usefixtures("patient")
 def test_workers_ignore_the_signals_that_the_caller_answers() -> None:
-    team, written = team_that_writes(2)
-    with team:
+    group, written = group_that_writes(2)
+    with group:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            os.kill(team._workers[0], number)
-        team.run([0], 3.0)
-        team.settle()
+            os.kill(group._workers[0], number)
+        group.run("write", 3.0)
         assert written[1, 0] == 6.0
 
 
 def test_allocated_memory_is_zero_and_seen_by_all() -> None:
     for count, dtype in ((0, np.float32), (5, np.intp)):
-        array = Team(2).allocate(count, dtype)
+        array = ProcessGroup(2).allocate(count, dtype)
         assert array.dtype == dtype
         assert array.tolist() == [0] * count
 
 
-def test_team_of_one_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_of_one_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_fork() -> Any:
         raise AssertionError
 
     monkeypatch.setattr(os, "fork", no_fork)
     done: list[int] = []
-    task: Callable[[int], None] = done.append
-    with Team(1) as team:
-        team.start([task])
-        team.run([0])
-        team.settle()
+
+    def task(rank: int) -> Iterator[None]:
+        done.append(rank)
+        yield
+
+    with ProcessGroup(1) as group:
+        group.start({"task": task})
+        group.run("task")
     assert done == [0]
+
+
+# The pace: a clock made by hand tells how long runs take in either way.
+
+
+def paced(together: float, alone: float, pace: Pace) -> Iterator[bool]:
+    """Yield the way of each run without end, where runs take so many seconds in either way."""
+    while True:
+        yield pace.together
+        pace.note(together if pace.together else alone)
+
+
+def share_together(ways: Iterator[bool], runs: int) -> float:
+    """Return how many of the next runs are done together, as a fraction."""
+    return sum(islice(ways, runs)) / runs
+
+
+def test_pace_keeps_to_the_faster_way_but_for_short_trials_of_the_other() -> None:
+    assert share_together(paced(0.0002, 0.0003, Pace()), 20_000) > 0.98
+    assert share_together(paced(0.0005, 0.0003, Pace()), 20_000) < 0.04
+    assert share_together(paced(0.005, 0.0003, Pace()), 20_000) < 0.01
+
+
+def test_pace_follows_a_neighbour_that_comes_and_goes() -> None:
+    pace = Pace()
+    assert share_together(paced(0.0002, 0.0003, pace), 5000) > 0.97
+    busy = paced(0.002, 0.0003, pace)
+    list(islice(busy, 300))  # within a second
+    assert share_together(busy, 1000) < 0.1
+    quiet = paced(0.0002, 0.0003, pace)
+    list(islice(quiet, 8000))  # within the longest wait
+    assert share_together(quiet, 1000) > 0.95
+
+
+def test_pace_waits_longer_each_time_the_other_way_was_slower() -> None:
+    pace, trials, seconds = Pace(), [], 0.0
+    before = True
+    for way in islice(paced(0.0002, 0.0004, pace), 60_000):
+        seconds += 0.0002 if way else 0.0004
+        if before and not way:
+            trials.append(seconds)
+        before = way
+    waits = np.diff(trials)
+    assert waits[0] == pytest.approx(2 * process_group.PROBE_AFTER, rel=0.2)
+    assert waits[1] == pytest.approx(4 * process_group.PROBE_AFTER, rel=0.2)
+    assert waits[-1] == pytest.approx(process_group.PROBE_AFTER_MOST, rel=0.2)

@@ -1,5 +1,4 @@
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -11,13 +10,26 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Samples
+from nnctl.datasets.batches import Gatherer
 from nnctl.errors import ConfigError, Diverged
 from nnctl.training import engine
 from nnctl.training.events import EpochFinished, RunFinished, RunStarted, StepFinished
-from nnctl.training.member import Member
+from nnctl.training.process_group import Pace
 from nnctl.training.trainer import Trainer
 
 Make = Callable[..., Settings]
+
+
+class Always(Pace):
+    """Goes one way, whatever is faster."""
+
+    def __init__(self, *, together: bool) -> None:
+        super().__init__()
+        self.together = together
+
+    def note(self, seconds: float) -> None:
+        pass
+
 
 RICH = {
     "network": [{"affine": 8}, "gelu", {"dropout": 0.2}, {"affine": 5}],
@@ -63,13 +75,13 @@ def test_epoch_sees_every_training_sample_once_the_last_partial_batch_too(
 ) -> None:
     with training(tiny_settings(training={"epochs": 2}), tiny_data) as trainer:
         seen: list[list[int]] = []
-        work = Member.first
+        gather = Gatherer.__call__
 
-        def spy(member: Member, samples: Any) -> Any:
+        def spy(gatherer: Gatherer, samples: Any) -> Any:
             seen.append(samples.tolist())
-            return work(member, samples)
+            return gather(gatherer, samples)
 
-        monkeypatch.setattr(Member, "first", spy)
+        monkeypatch.setattr(Gatherer, "__call__", spy)
         list(trainer.events())
         assert [len(batch) for batch in seen] == [25, 25, 25, 5] * 2
         first, second = list(chain(*seen[:4])), list(chain(*seen[4:]))
@@ -116,27 +128,31 @@ def test_threads_change_only_the_rounding(
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
 
 
-def test_working_alone_changes_no_byte(tiny_settings: Make, tiny_data: DataSet) -> None:
+def alone(trainer: Trainer) -> None:
+    """Let the caller compute what belongs to the workers, as beside a busy neighbour."""
+    trainer.engine.group.pace = Always(together=False)
+
+
+def test_who_computes_a_shard_changes_no_byte(tiny_settings: Make, tiny_data: DataSet) -> None:
     settings = tiny_settings(**RICH)
     with training(settings, tiny_data, threads=3) as trainer:
-        trainer.engine.team._alone_until = time.monotonic() + 60
+        alone(trainer)
         list(trainer.events())
-        assert not trainer.engine.team._begun
-        alone = trainer.engine.network.parameters.tobytes()
-    assert alone == finished(settings, tiny_data, threads=3)[1]
+        by_the_caller = trainer.engine.network.parameters.tobytes()
+    assert by_the_caller == finished(settings, tiny_data, threads=3)[1]
 
 
-def test_dropout_draws_another_mask_for_each_share_and_step(
+def test_dropout_draws_another_mask_for_each_shard_and_step(
     tiny_settings: Make, tiny_data: DataSet
 ) -> None:
     with training(tiny_settings(**RICH), tiny_data, threads=2) as trainer:
-        trainer.engine.team._alone_until = time.monotonic() + 60  # both masks in this process
+        alone(trainer)  # both masks in this process
         masks = []
         for _ in islice(trainer.events(), 3):
             masks += [
-                member.network.layers[2].mask[:12].tobytes()  # shares are of 12 and 13
-                for member in trainer.engine.members
-                if hasattr(member.network.layers[2], "mask")
+                network.layers[2].mask[:12].tobytes()
+                for network in trainer.engine.networks  # shards are of 12 and 13
+                if hasattr(network.layers[2], "mask")
             ]
         assert len(masks) == len(set(masks)) == 4
 
@@ -144,7 +160,7 @@ def test_dropout_draws_another_mask_for_each_share_and_step(
 def test_batch_norm_is_computed_in_one_process(tiny_settings: Make, tiny_data: DataSet) -> None:
     settings = tiny_settings(network=[{"affine": 6}, "batch_norm", "relu", {"affine": 5}])
     with training(settings, tiny_data, threads=2) as trainer:
-        assert trainer.engine.team.size == 1
+        assert trainer.engine.group.size == 1
     assert finished(settings, tiny_data, 2)[1] == finished(settings, tiny_data, 1)[1]
 
 
