@@ -40,7 +40,10 @@ BELOW = {"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.files": {"nnctl
 # Which rooms may use which library, and the modules that may do so when they are imported.
 NUMERIC = {"nn", "graph", "inspection", "training", "gradcheck", "runs", "display"}
 LIBRARIES = {
-    "numpy": (NUMERIC | {"datasets", "cli"}, NUMERIC | {"datasets.batches"}),
+    "numpy": (
+        NUMERIC | {"datasets", "cli"},
+        NUMERIC | {"datasets.augmentation", "datasets.batches"},
+    ),
     "click": ({"cli"}, {"cli"}),
     "rich": ({"display"}, {"display"}),
     "requests": ({"datasets.download"}, {"datasets.download"}),

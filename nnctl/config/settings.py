@@ -12,6 +12,7 @@ from nnctl.config.layers import NetworkSchema, short_option
 from nnctl.config.names import DatasetSchema, RunNameSchema
 from nnctl.config.schema import Choice, KindSchema, mapping_schema
 from nnctl.config.yaml_tree import Place
+from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import ConfigError
 from nnctl.nn.hyperparameters import Count, NotNegative, Positive, Range
 from nnctl.nn.layers import LAYERS, Layer
@@ -40,6 +41,9 @@ class DataSettings:
     ] = 5000
     train_size: Annotated[Count | None, "Use only so many training images."] = None
     split_seed: Annotated[Whole, "Decides which images these are."] = 0
+    augment: Annotated[
+        Augmentation | None, "Change the images trained on, anew in every epoch, by up to so much."
+    ] = None
 
     @property
     def monitored(self) -> str:
@@ -75,7 +79,9 @@ class Settings:
     """All that decides what a run computes, and its name."""
 
     name: Annotated[str, RunNameSchema(), "The run's name; default: the name of the file."] = ""
-    seed: Annotated[Whole, "Decides first weights, order of the images, and dropout."] = 0
+    seed: Annotated[
+        Whole, "Decides first weights, order and augmentation of the images, and dropout."
+    ] = 0
     data: Annotated[DataSettings, "The images."] = DataSettings()
     network: Annotated[tuple[Choice, ...], NetworkSchema(), "The layers, in order."]
     loss: Annotated[Choice, KindSchema(Loss, LOSS.kind), "What training minimises."] = LOSS
@@ -162,18 +168,25 @@ def to_dict(settings: Settings) -> dict[str, Any]:
 
 def from_dict(plain: Mapping[str, Any], places: Mapping[str, Place]) -> Settings:
     """Return the settings of plain values that are known to be complete and right."""
-    training = dict(plain["training"])
+    data, training = dict(plain["data"]), dict(plain["training"])
+    if data["augment"] is not None:
+        data["augment"] = augmentation(data["augment"])
     if training["early_stopping"] is not None:
         training["early_stopping"] = EarlyStopping(**training["early_stopping"])
     return Settings(
         name=plain["name"],
         seed=plain["seed"],
-        data=DataSettings(**plain["data"]),
+        data=DataSettings(**data),
         network=tuple(Choice(*item) for layer in plain["network"] for item in layer.items()),
         **{key: _to_choice(plain[key]) for key in ("loss", "optimizer", "schedule")},
         training=TrainingSettings(**training),
         places=places,
     )
+
+
+def augmentation(plain: Mapping[str, Any]) -> Augmentation:
+    """Return the augmentation of plain values that are known to be complete and right."""
+    return Augmentation(**{**plain, "elastic": Elastic(**plain["elastic"])})
 
 
 def _from_choice(choice: Choice) -> dict[str, Any]:

@@ -15,6 +15,7 @@ class Concern(IntEnum):
     SHUFFLE = 2
     DROPOUT = 3
     SAMPLE = 4
+    AUGMENTATION = 5
 
 
 def generator(seed: int, concern: Concern, *key: int) -> np.random.Generator:

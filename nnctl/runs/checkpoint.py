@@ -112,6 +112,8 @@ def dump(checkpoint: Checkpoint) -> bytes:
     del config["name"]
     if has_separator(config["data"]["dataset"]):
         config["data"]["dataset"] = FOLDER
+    if config["data"]["augment"] is None:
+        del config["data"]["augment"]  # the default: what has none keeps its bytes
     content = {
         "format": FORMAT,
         "config": config,

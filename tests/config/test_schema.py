@@ -122,11 +122,14 @@ class Configs:
         return st.one_of(*short, long)
 
     def configs(self) -> Plain:
+        elastic = self.mappings({}, {"strength": rates, "smoothness": st.floats(0.5, 64)})
+        amounts = dict.fromkeys(("shift", "rotate", "scale", "shear"), rates)
         data = {
             "dataset": st.sampled_from([*CATALOGUE, "./a", "/b"]),
             "validation": wholes,
             "train_size": st.none() | counts,
             "split_seed": wholes,
+            "augment": st.none() | self.mappings({}, amounts | {"elastic": elastic}),
         }
         stopping = self.mappings({"patience": counts}, {"min_delta": rates})
         training = {
@@ -204,6 +207,7 @@ def test_schema_tells_defaults_and_describes_each_key() -> None:
 @example({"network": ["relu"], "training": {"epochs": True}})
 @example({"network": ["relu"], "training": {"epochs": 2**63}})
 @example({"network": ["relu"], "data": None, "training": None})
+@example({"network": ["relu"], "data": {"augment": {"elastic": None}}})
 @example({"network": ["relu"], "optimizer": None})
 @example({"network": ["relu"], "optimizer": {"learning_rate": 1}})
 @example({"network": ["relu"], "optimizer": {"momentum": 0.5}})

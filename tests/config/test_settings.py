@@ -26,6 +26,7 @@ from nnctl.config import (
     to_dict,
     to_yaml,
 )
+from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import ConfigError
 from nnctl.nn.initializers import INITIALIZERS, HeNormal, Normal, XavierUniform
 from nnctl.nn.layers import LAYERS, Affine
@@ -45,7 +46,13 @@ def test_defaults_are_those_of_the_contract(load: Load) -> None:
     assert to_dict(load("network: [{affine: 10}]")) == {
         "name": "a",
         "seed": 0,
-        "data": {"dataset": "mnist", "validation": 5000, "train_size": None, "split_seed": 0},
+        "data": {
+            "dataset": "mnist",
+            "validation": 5000,
+            "train_size": None,
+            "split_seed": 0,
+            "augment": None,
+        },
         "network": [{"affine": {"units": 10, "initializer": {"kind": "he_normal"}}}],
         "loss": {"kind": "softmax_cross_entropy", "label_smoothing": 0.0},
         "optimizer": {"kind": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
@@ -143,7 +150,12 @@ def test_every_settings_key_is_read(load: Load) -> None:
         """
         name: all-of_it.2
         seed: 3
-        data: {dataset: fashion-mnist, validation: 7, train_size: 8, split_seed: 9}
+        data:
+          dataset: fashion-mnist
+          validation: 7
+          train_size: 8
+          split_seed: 9
+          augment: {shift: 1, rotate: 2, scale: 0.3, shear: 0.4, elastic: {strength: 5}}
         network: [{affine: {units: 10, initializer: {kind: normal, std: 0.1}}}]
         loss: {kind: softmax_cross_entropy, label_smoothing: 0.1}
         optimizer: {kind: adamw, weight_decay: 0.2}
@@ -162,6 +174,7 @@ def test_every_settings_key_is_read(load: Load) -> None:
         "validation": 7,
         "train_size": 8,
         "split_seed": 9,
+        "augment": Augmentation(1.0, 2.0, 0.3, 0.4, Elastic(5.0, 5.0)),
     }
     assert settings.network == (affine(10, kind="normal", std=0.1),)
     assert settings.loss.options == {"label_smoothing": 0.1}

@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from nnctl.config import Settings
 from nnctl.datasets import CATALOGUE, DataSet
+from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import RunError
 from nnctl.runs import checkpoint
 from nnctl.runs.checkpoint import Checkpoint, checkpoint_of, dump, load
@@ -117,6 +118,19 @@ def test_plain_readers_find_the_weights_and_the_file_knows_no_name_or_path(
     assert arrays["1.batch_norm.running_mean"].shape == (6,)
     assert {name for name in arrays if "/" not in name} == set(whole.snapshot.parameters)
     assert b"tiny" not in valid
+
+
+def test_checkpoint_of_plain_images_says_nothing_of_augmentation(
+    whole: Checkpoint, valid: bytes, tmp_path: Path
+) -> None:
+    """So that its bytes are what they were before there was any."""
+    assert whole.settings.data.augment is None
+    assert b"augment" not in valid
+    amounts = Augmentation(shift=1, elastic=Elastic(strength=2))
+    data = replace(whole.settings.data, augment=amounts)
+    path = tmp_path / "x"
+    path.write_bytes(dump(replace(whole, settings=replace(whole.settings, data=data))))
+    assert load(path).settings.data.augment == amounts
 
 
 def damaged(valid: bytes) -> st.SearchStrategy[bytes]:
