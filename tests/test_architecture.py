@@ -331,7 +331,7 @@ def test_commands_that_read_data_take_the_same_four_options() -> None:
                 readers[words.removeprefix("nnctl ")] = found
     assert readers == dict.fromkeys(
         ["train", "evaluate", "gradcheck", "trace", "bench", "runs verify"]
-        + [f"data {name}" for name in ("fetch", "verify", "info", "path")],
+        + [f"data {name}" for name in ("fetch", "verify", "info", "path", "show")],
         shared,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,29 @@ def help_end(example: str, *codes: int) -> str:
     lines = [f"  {code:>3}  {EXIT_CODES[code]}" for code in sorted({0, 1, 2, 130, *codes})]
     shown = "\n".join(f"  {line}" for line in example.strip().splitlines())
     return "\b\nExample:\n" + shown + "\n\n\b\nExit codes:\n" + "\n".join(lines)
+
+
+class IndexList(click.ParamType[list[range]]):
+    """Indices from 0 and ranges of them, as in `0,7,20-29`; a sequence of ranges."""
+
+    name = "LIST"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[range]:
+        """Return the ranges; each holds at least one index."""
+        if isinstance(value, list):
+            return value
+        ranges = []
+        for part in value.split(","):
+            found = re.fullmatch(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", part.strip())
+            if not found:
+                self.fail(f"{value!r} is not a list such as 0,7,20-29", param, ctx)
+            first, last = int(found[1]), int(found[2] or found[1])
+            if first > last:
+                self.fail(f"{part.strip()!r} runs backwards", param, ctx)
+            ranges.append(range(first, last + 1))
+        return ranges
 
 
 def source_options(function: F) -> F:

@@ -14,7 +14,7 @@ import yaml
 
 from nnctl.config.names import RunNameSchema
 from nnctl.config.schema import assign, mapping_schema
-from nnctl.config.settings import Settings, from_dict, to_dict
+from nnctl.config.settings import Settings, augmentation, from_dict, to_dict
 from nnctl.config.yaml_tree import (
     BROKEN,
     MAX_BYTES,
@@ -29,6 +29,7 @@ from nnctl.config.yaml_tree import (
     quoted,
     resolve,
 )
+from nnctl.datasets.augmentation import Augmentation
 from nnctl.errors import ConfigError, UsageError, printable
 from nnctl.files import bundled, has_separator, told, write_atomically
 
@@ -65,6 +66,31 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
             named = replace(named, value=BROKEN)
         root = replace(root, value={"name": named} | root.value)
     return _settings(root, problems)
+
+
+def load_augmentation(text: str, option: str) -> tuple[Augmentation, int]:
+    """Return the augmentation that the text of a command's `option` asks for, and the seed.
+
+    The text is YAML as `data.augment` would be, seed 0; or what `load_settings` takes: then both
+    are that config's.
+
+    Raises:
+        ConfigError: it is wrong, or the config has no augmentation.
+
+    """
+    problems = Problems()
+    root = parse(SourceText(option, text, is_override=True), problems, "data.augment")
+    if isinstance(root.value, str):
+        settings = load_settings(text)
+        if settings.data.augment is None:
+            raise ConfigError(
+                f"{option} {printable(text)}: this config has no data.augment\n"
+                f"name another one, or say how much: {option} '{{shift: 2}}'"
+            )
+        return settings.data.augment, settings.seed
+    full = mapping_schema(Augmentation).validate(root, problems)
+    problems.check()
+    return augmentation(full.plain()), 0
 
 
 def settings_from_dict(

@@ -10,9 +10,12 @@ from rich.table import Table
 
 from nnctl.datasets import CATALOGUE, FileStatus
 from nnctl.datasets.info import Info
+from nnctl.display.digits import Gallery
+from nnctl.display.evaluation import class_label
 from nnctl.display.output import console, print_json
 from nnctl.errors import printable
 from nnctl.files import as_text
+from nnctl.nn.functions import Array
 
 
 def print_fetched(name: str, folder: Path, fetched: int) -> None:
@@ -72,6 +75,26 @@ def print_info(info: Info, *, classes: bool) -> None:
         names = [] if info.class_names is None else [info.class_names[label]]
         table.add_row(str(label), *names, *(f"{column[label]:,}" for column in shown.values()))
     console().print(table)
+
+
+def print_images(
+    indices: Array, rows: Array, labels: Array, class_names: Sequence[str] | None
+) -> None:
+    """Print images, each plain and then as each epoch sees it, side by side.
+
+    `rows` are (images, 1 + epochs, rows, columns); if all are plain, as many stand side by side
+    as the width takes.
+    """
+    captions = [
+        f"image {index}: {class_label(label, class_names)}"
+        for index, label in zip(indices.tolist(), labels.tolist(), strict=True)
+    ]
+    if rows.shape[1] == 1:
+        console().print(Gallery(rows[:, 0], captions))
+        return
+    epochs = [f"epoch {epoch}" for epoch in range(1, rows.shape[1])]
+    for row, caption in zip(rows, captions, strict=True):
+        console().print(Gallery(row, [caption, *epochs]))
 
 
 def _print_line(line: str) -> None:

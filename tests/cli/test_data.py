@@ -11,12 +11,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from nnctl.cli.group import run
-from nnctl.datasets import CATALOGUE
+from nnctl.datasets import CATALOGUE, DataSet, Source, load
+from nnctl.datasets.augmentation import Augmentation, Augmenter, Elastic
 from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from nnctl.display.digits import Gallery
 from nnctl.display.downloads import download_progress
+from nnctl.nn.functions import Array
 
 if TYPE_CHECKING:
     from tests.conftest import Server
@@ -346,3 +351,95 @@ def test_known_set_that_comes_with_nnctl_is_never_downloaded(
     assert run(["data", "fetch", "absent", "--mirror", server.mirror("good")]) == 4
     assert "it comes with nnctl: install nnctl again" in capsys.readouterr().err
     assert server.asked == []
+
+
+# Drawing.
+
+SAMPLE = ["data", "show", "mnist-sample"]
+
+
+def drawn(capsys: Capture, *arguments: str) -> str:
+    assert run([*SAMPLE, *arguments]) == 0
+    output, errors = capsys.readouterr()
+    assert errors == ""
+    return output
+
+
+@pytest.fixture
+def sample() -> DataSet:
+    return load("mnist-sample", Source())
+
+
+def pictures(images: Array, captions: list[str]) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as captured:
+        console.print(Gallery(images.reshape(-1, 28, 28), captions))
+    return captured.get()
+
+
+def test_show_draws_the_images_asked_for_with_their_labels(
+    capsys: Capture, sample: DataSet
+) -> None:
+    chosen = [2, 7, 8, 9]
+    captions = [f"image {index}: {sample.train.labels[index]}" for index in chosen]
+    expected = pictures(sample.train.images[chosen], captions)
+    assert drawn(capsys, "--index", "2, 7-9") == expected
+    captions = [f"image {index}: {sample.test.labels[index]}" for index in chosen]
+    expected = pictures(sample.test.images[chosen], captions)
+    assert drawn(capsys, "--index", "2,7-9", "--split", "test") == expected
+
+
+def test_show_draws_beside_each_image_what_training_sees(capsys: Capture, sample: DataSet) -> None:
+    options = Augmentation(shift=2, rotate=20, elastic=Elastic(strength=3))
+    change = Augmenter(options, sample.train.images, (28, 28), seed=0)
+    expected = ""
+    for index in (4, 6):
+        seen = [change(epoch, np.array([index]))[0] for epoch in (1, 2)]
+        captions = [f"image {index}: {sample.train.labels[index]}", "epoch 1", "epoch 2"]
+        expected += pictures(np.array([sample.train.images[index], *seen]), captions)
+    yaml = "{shift: 2, rotate: 20, elastic: {strength: 3}}"
+    assert drawn(capsys, "--index", "4,6", "--epochs", "2", "--augment", yaml) == expected
+
+
+def test_show_augments_as_a_config_does_with_its_seed(
+    capsys: Capture, sample: DataSet, tmp_path: Path
+) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text("{seed: 4, data: {augment: {rotate: 40}}, network: [{affine: 10}]}")
+    change = Augmenter(Augmentation(rotate=40), sample.train.images, (28, 28), seed=4)
+    images = np.array([sample.train.images[0], change(1, np.array([0]))[0]])
+    expected = pictures(images, [f"image 0: {sample.train.labels[0]}", "epoch 1"])
+    assert drawn(capsys, "--index", "0", "--augment", str(config)) == expected
+
+
+def test_show_draws_an_augmentation_of_nothing_as_the_image_itself(capsys: Capture) -> None:
+    for line in drawn(capsys, "--index", "1", "--augment", "{}").splitlines()[:-1]:
+        assert line[:28] == line[30:58]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--index", "10000"], "--index 10000: the 10,000 images are numbered from 0 to 9,999"),
+        (["--index", "0-2000", "--split", "test"], "--index 2000: the 2,000 images are"),
+        (["--index", "5-3"], "'5-3' runs backwards"),
+        (["--index", "1,,2"], "'1,,2' is not a list such as 0,7,20-29"),
+        (["--index", "-1"], "'-1' is not a list"),
+        (["--index", "2-"], "'2-' is not a list"),
+        (["--index", "\u0663"], "is not a list"),
+        (["--augment", "quickstart"], "--augment quickstart: this config has no data.augment"),
+        (["--augment", "absent"], "no config file 'absent'"),
+        (["--augment", "{shft: 2}"], "--augment: unknown key 'shft' in data.augment; did you"),
+        (["--augment", "{shift"], "--augment: while parsing a flow mapping"),
+        (["--augment", "[2]"], "--augment: data.augment must be a mapping, not a list"),
+        (["--augment", "{}", "--split", "test"], "--augment changes training images only"),
+        (["--augment", "{}", "--epochs", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_show_refuses_what_it_cannot_draw(
+    capsys: Capture, arguments: list[str], words: str
+) -> None:
+    assert run([*SAMPLE, *arguments]) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert words in errors
