@@ -38,6 +38,8 @@ REASONS = {
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EIO: "the disk failed to read or write; check it",
 }
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
 # The locks of another machine on a shared disk can't be seen everywhere: only the temporary files
 # of this one are removed as soon as they are unlocked, the others when they are a day old.
 TEMPORARY = ".nnctl-"  # begins the name of every temporary file
@@ -115,6 +117,20 @@ def is_free(folder: Path) -> bool:
         return _try_lock(descriptor, without_locks=False)
     finally:
         os.close(descriptor)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return what the system says of `path`, links followed, or None where there is nothing.
+
+    What can't be seen is not absent: raises `SystemFailure` with the reason.
+    """
+    with told("looking at", path):
+        try:
+            return os.stat(path)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return None
+            raise
 
 
 def has_separator(name: str) -> bool:

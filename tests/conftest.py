@@ -53,7 +53,15 @@ RAW_FILES = {
     TEST_LABELS: labels_file(30),
 }
 FILES = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in RAW_FILES.items()}
-PINS = {name: Pin(len(data), hashlib.sha256(data).hexdigest()) for name, data in FILES.items()}
+PINS = {
+    name: Pin(
+        len(data),
+        hashlib.sha256(data).hexdigest(),
+        len(RAW_FILES[name.removesuffix(".gz")]),
+        hashlib.sha256(RAW_FILES[name.removesuffix(".gz")]).hexdigest(),
+    )
+    for name, data in FILES.items()
+}
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,7 @@ def command(
 
     from nnctl.cli.loading import find_checkpoint, open_data
     from nnctl.config import build
+    from nnctl.datasets import contents
     from nnctl.display.output import print_json, warn
     from nnctl.files import as_text, write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
@@ -102,8 +103,11 @@ def command(
     settings = checkpoint.settings
     if part == "validation" and not settings.data.validation:
         raise UsageError("--split validation: this run held no validation images out")
-    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json)
-    if dataset is None and data.sha256 != checkpoint.data_sha256:
+    test_only = part == "test"
+    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, test_only=test_only)
+    trained_on = contents(checkpoint.data_sha256)
+    same = all(trained_on.get(name) == sha for name, sha in contents(data.sha256).items())
+    if dataset is None and not same:
         warn(
             f"{printable(data.name)}: not the data that this network was trained on; the split "
             "into training and validation images may be another"

@@ -22,12 +22,17 @@ DEFAULT_CONFIG = "quickstart"
 
 
 def open_data(
-    settings: Settings, source: Source, *, inputs: int | None = None, quiet: bool = False
+    settings: Settings,
+    source: Source,
+    *,
+    inputs: int | None = None,
+    quiet: bool = False,
+    test_only: bool = False,
 ) -> DataSet:
     """Return the data set of `settings`, fetched if need be; shapes are checked before that.
 
     `inputs` is how many pixels the weights take, if there are any already. `quiet` leaves out the
-    progress of a download, not its warnings.
+    progress of a download, not its warnings. With `test_only` the training pair is not read.
 
     Raises:
         ConfigError: the network does not fit the data set.
@@ -39,7 +44,7 @@ def open_data(
     from nnctl.display.downloads import download_progress
 
     name = settings.data.dataset
-    description = datasets.describe(name)
+    description = datasets.describe(name, test_only=test_only)
     units = check_shapes(settings, description.inputs, description.classes)
     if inputs not in (None, description.inputs):
         raise ConfigError(
@@ -47,7 +52,7 @@ def open_data(
             f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
         )
     with download_progress(quiet=quiet) as progress:
-        return datasets.load(name, source, progress=progress, classes=units)
+        return datasets.load(name, source, progress=progress, classes=units, test_only=test_only)
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nnctl.datasets import cache, folder, idx, unpacked
-from nnctl.datasets.cache import FileStatus
+from nnctl.datasets import cache, folder
 from nnctl.datasets.catalogue import (
     CATALOGUE,
     FILES,
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
+    PAIRS,
     KnownSet,
     find,
 )
 from nnctl.datasets.likeness import is_mnist_like
+from nnctl.datasets.packing import FileStatus
 from nnctl.datasets.source import SILENT, Limits, Progress, Source
 from nnctl.errors import DataError, UsageError, printable
 
@@ -41,6 +38,7 @@ __all__ = [
     "Progress",
     "Samples",
     "Source",
+    "contents",
     "describe",
     "fetch",
     "load",
@@ -62,16 +60,17 @@ class DataSet:
     """A loaded data set: a known one's name or a folder's path, its samples, what is known."""
 
     name: str
-    train: Samples
+    train: Samples  # empty where only the test pair was asked for
     test: Samples
     image_shape: tuple[int, int]  # rows, columns
     class_names: tuple[str, ...] | None
-    sha256: Mapping[str, str]  # by file name
+    sha256: Mapping[str, str]  # by file name; a folder's are of what the files hold, unpacked
 
     @cached_property
     def mnist_like(self) -> bool:
         """True if the images are laid out as MNIST's: 28 x 28, the ink 20 pixels long, centred."""
-        return is_mnist_like(self.train.images, self.image_shape)
+        samples = self.train if len(self.train.labels) else self.test
+        return is_mnist_like(samples.images, self.image_shape)
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,10 @@ class Description:
         return math.prod(self.image_shape)
 
 
-def describe(name: str) -> Description:
+def describe(name: str, *, test_only: bool = False) -> Description:
     """Return the sizes of data set `name` without reading or fetching its samples.
+
+    With `test_only` the training pair need not be there, and is said to have no samples.
 
     Raises `UsageError` for an unknown name, `DataError` for a folder whose headers are wrong.
     """
@@ -99,56 +100,98 @@ def describe(name: str) -> Description:
     if isinstance(found, KnownSet):
         return Description(
             found.image_shape,
-            found.train_samples,
+            0 if test_only else found.train_samples,
             found.test_samples,
             found.classes,
             found.class_names,
         )
-    shapes = folder.read_shapes(found)
-    train_samples, rows, columns = shapes[TRAIN_IMAGES]
-    return Description((rows, columns), train_samples, shapes[TEST_IMAGES][0])
+    test_images, test_labels = PAIRS["test"]
+    train_images, _ = PAIRS["train"]
+    wanted = [test_images, test_labels] if test_only else list(FILES)
+    shapes = folder.read_shapes(found, wanted)
+    test_samples, rows, columns = shapes[test_images]
+    train_samples = 0 if test_only else shapes[train_images][0]
+    return Description((rows, columns), train_samples, test_samples)
 
 
 def load(
-    name: str, source: Source, *, progress: Progress = SILENT, classes: int | None = None
+    name: str,
+    source: Source,
+    *,
+    progress: Progress = SILENT,
+    classes: int | None = None,
+    test_only: bool = False,
 ) -> DataSet:
     """Return data set `name`, fetched first if it isn't here; labels must lie below `classes`.
 
+    With `test_only` the training pair need not be there and is not read.
+
     Raises `DataError` if it is missing, damaged or not downloadable, and then says what to do.
     """
-    sizes = describe(name)  # a folder's headers must agree before anything large is read
-    values: dict[str, Array] = {}
+    # A folder's headers must agree before anything large is read.
+    sizes = describe(name, test_only=test_only)
+    samples: dict[str, Samples] = {}
     hashes: dict[str, str] = {}
-    for base in FILES:
-        values[base], path, digest = read(name, base, source, progress)
-        hashes[path.name] = digest
-        if base in (TRAIN_LABELS, TEST_LABELS):
-            _check_labels(path, values[base], sizes.classes or classes)
-    folder.check_shapes(locate(name, source), {base: a.shape for base, a in values.items()})
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part, pair in PAIRS.items():
+        if part == "train" and test_only:
+            continue
+        values = []
+        for base in pair:
+            file = read(name, base, source, progress)
+            hashes[file.name] = file.sha256
+            shapes[base] = file.values.shape
+            values.append(file.values)
+        images, labels = values
+        _check_labels(file.path, labels, sizes.classes or classes)
+        samples[part] = Samples(images.reshape(len(images), -1), labels)
+    folder.check_shapes(locate(name, source), shapes)  # once more: now they have been read
+    test = samples["test"]
     return DataSet(
         name=name,
-        train=_samples(values[TRAIN_IMAGES], values[TRAIN_LABELS]),
-        test=_samples(values[TEST_IMAGES], values[TEST_LABELS]),
+        train=samples.get("train") or Samples(test.images[:0], test.labels[:0]),
+        test=test,
         image_shape=sizes.image_shape,
         class_names=sizes.class_names,
         sha256=hashes,
     )
 
 
-def read(
-    name: str, base: str, source: Source, progress: Progress = SILENT
-) -> tuple[Array, Path, str]:
-    """Return the values, path and SHA-256 of one file of data set `name`.
+class File(NamedTuple):
+    """A file that has been read, and what identifies its content however it is packed.
 
-    `base` is its name without .gz; a known set's file is fetched if it isn't here.
+    Of a known set that is the name and SHA-256 of the .gz that is pinned; of a folder the name
+    without .gz, and the SHA-256 of what the file holds unpacked.
+    """
+
+    values: Array
+    path: Path
+    name: str
+    sha256: str
+
+
+def read(name: str, base: str, source: Source, progress: Progress = SILENT) -> File:
+    """Return one file of data set `name`; `base` is its name without .gz.
+
+    A known set's file is fetched if it isn't here.
     """
     found = find(name)
     if not isinstance(found, KnownSet):
-        return folder.read(found, base)
-    path = cache.folder_of(found, source) / f"{base}.gz"
-    packed = cache.read(found, path.name, source, progress)
-    unpack = unpacked.read if found.mirrors else idx.unpack  # what is bundled is left as it is
-    return unpack(packed, FILES[base], path), path, found.pins[path.name].sha256
+        values, path, digest = folder.read(found, base)
+        return File(values, path, base, digest)
+    pinned = f"{base}.gz"
+    values, path = cache.read(found, base, source, progress)
+    return File(values, path, pinned, found.pins[pinned].sha256)
+
+
+def contents(sha256: Mapping[str, str]) -> dict[str, str]:
+    """Return what identifies the same data in any packing, from the hashes of a `DataSet`.
+
+    That is the SHA-256 of what each file holds unpacked, by its name without .gz.
+    """
+    pins = [pin for known in CATALOGUE.values() for pin in known.pins.values()]
+    unpacked = {pin.sha256: pin.unpacked_sha256 for pin in pins}
+    return {name.removesuffix(".gz"): unpacked.get(h, h) for name, h in sha256.items()}
 
 
 def locate(name: str, source: Source) -> Path:
@@ -173,10 +216,6 @@ def fetch(name: str, source: Source, progress: Progress = SILENT) -> tuple[FileS
             f"{printable(name)}: a folder can't be fetched; known are {', '.join(CATALOGUE)}"
         )
     return cache.fetch(found, source, progress)
-
-
-def _samples(images: Array, labels: Array) -> Samples:
-    return Samples(images.reshape(len(images), -1), labels)
 
 
 def _check_labels(path: Path, labels: Array, classes: int | None) -> None:

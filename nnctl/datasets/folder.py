@@ -1,66 +1,80 @@
 """A folder in MNIST's format that somebody names as a data set: four IDX files, gzipped or not.
 
-Nothing is known of it beforehand, so everything is checked. Files that aren't gzipped are
-memory-mapped: a data set may be larger than the memory.
+Nothing is known of it beforehand, so everything is checked. Files that aren't gzipped are copied
+into memory up to `LARGEST_COPIED`, and memory-mapped if they are larger: a data set may be larger
+than the memory. A mapped file must not be cut in place while nnctl runs, for the system then ends
+the process by SIGBUS; to replace one, write another and rename it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+import stat
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnctl.datasets import idx
-from nnctl.datasets.cache import FileStatus
-from nnctl.datasets.catalogue import FILES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
+from nnctl.datasets.catalogue import FILES, PAIRS
+from nnctl.datasets.packing import FileStatus, names, near_misses
 from nnctl.errors import DataError, printable
-from nnctl.files import told
+from nnctl.files import status_of, told
 
 if TYPE_CHECKING:
     from nnctl.datasets.idx import Array
 
+LARGEST_COPIED = 2**26  # MNIST has 47 MB
+
 
 def read(folder: Path, base: str) -> tuple[Array, Path, str]:
-    """Return the values of a file, its path and its SHA-256; `base` is its name without .gz."""
-    path = _find(folder, base)
-    with told("reading", path):
-        if path.suffix != ".gz":
-            values = idx.map_raw(path, FILES[base])
-            with open(path, "rb") as stream:
-                return values, path, hashlib.file_digest(stream, "sha256").hexdigest()
-        if path.stat().st_size > idx.LARGEST_UNPACKED:
+    """Return the values of a file, its path and the SHA-256 of what it holds, unpacked.
+
+    `base` is its name without .gz.
+    """
+    path, dimensions = _find(folder, base), FILES[base]
+    with told("reading", path), open(path, "rb") as stream:
+        size, packed = os.fstat(stream.fileno()).st_size, idx.is_gzip(stream.read(2))
+        stream.seek(0)
+        if size > LARGEST_COPIED and not packed:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return idx.map_raw(path, dimensions), path, digest
+        if size > idx.LARGEST_UNPACKED:
             raise DataError(f"{printable(path)}: too large to unpack in memory; gunzip it")
-        packed = path.read_bytes()
-    return idx.unpack(packed, FILES[base], path), path, hashlib.sha256(packed).hexdigest()
+        idx.read_shape(path, dimensions)  # before all of it is read
+        data: bytes | bytearray = stream.read(size + 1)
+    if packed:
+        data = idx.unpack(bytes(data), dimensions, path)
+    return idx.decode(data, dimensions, path), path, hashlib.sha256(data).hexdigest()
 
 
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each of the four files from its header, checked against the others'."""
+def read_shapes(folder: Path, bases: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each of `bases` from its header, checked against the others'."""
     shapes = {}
-    for base, dimensions in FILES.items():
+    for base in bases:
         path = _find(folder, base)
         with told("reading", path):
-            shapes[base] = idx.read_shape(path, dimensions)
+            shapes[base] = idx.read_shape(path, FILES[base])
     check_shapes(folder, shapes)
     return shapes
 
 
 def check_shapes(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise `DataError` unless every image has a label and all images have one shape."""
-    for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
+    image_shapes = {}
+    for images, labels in PAIRS.values():
+        if images not in shapes:
+            continue
+        image_shapes[images] = shapes[images][1:]
         if shapes[images][0] != shapes[labels][0]:
             raise DataError(
                 f"{printable(folder)}: {shapes[images][0]:,} images in {images}, but "
                 f"{shapes[labels][0]:,} labels in {labels}"
             )
-    train, test = shapes[TRAIN_IMAGES][1:], shapes[TEST_IMAGES][1:]
-    if train != test:
-        raise DataError(
-            f"{printable(folder)}: images of {train[0]} x {train[1]} in {TRAIN_IMAGES}, but of "
-            f"{test[0]} x {test[1]} in {TEST_IMAGES}"
-        )
+    if len(set(image_shapes.values())) > 1:
+        listed = ", but of ".join(f"{r} x {c} in {name}" for name, (r, c) in image_shapes.items())
+        raise DataError(f"{printable(folder)}: images of {listed}")
 
 
 def check_all(folder: Path) -> tuple[FileStatus, ...]:
@@ -68,7 +82,7 @@ def check_all(folder: Path) -> tuple[FileStatus, ...]:
     statuses = [_check(folder, base) for base in FILES]
     if all(status.state == "ready" for status in statuses):
         try:
-            read_shapes(folder)
+            read_shapes(folder, list(FILES))
         except DataError as error:
             statuses[0] = replace(statuses[0], state="damaged", problem=str(error))
     return tuple(statuses)
@@ -78,7 +92,7 @@ def _check(folder: Path, base: str) -> FileStatus:
     try:
         path = _find(folder, base)
     except DataError:
-        return FileStatus(folder / base, "missing", "missing")
+        return FileStatus(folder / base, "missing", f"missing{near_misses(folder, base)}")
     size = path.stat().st_size
     try:
         return FileStatus(path, "ready", "", size, read(folder, base)[2])
@@ -88,10 +102,14 @@ def _check(folder: Path, base: str) -> FileStatus:
 
 
 def _find(folder: Path, base: str) -> Path:
-    for path in (folder / base, folder / f"{base}.gz"):
-        if path.is_file():
-            return path
-    problem = "missing, with .gz and without" if folder.is_dir() else "there is no such folder"
+    for name in reversed(names(base)):  # the one that needs no unpacking first
+        found = status_of(folder / name)
+        if found is not None and stat.S_ISREG(found.st_mode):
+            return folder / name
+    if status_of(folder) is None:
+        problem = "there is no such folder"
+    else:
+        problem = "missing, with .gz and without" + near_misses(folder, base)
     raise DataError(
         f"{printable(folder / base)}: {problem}; a data set's folder holds {', '.join(FILES)}"
     )

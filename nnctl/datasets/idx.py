@@ -1,9 +1,14 @@
 """The IDX format of MNIST: bytes -> arrays, and not one byte taken on trust.
 
-A file is a magic number (0, 0, 8 for unsigned bytes, number of dimensions), one big-endian
-32-bit size for each dimension, and the values. Hides gzip, memory mapping and every check:
-whatever a file holds, the outcome is an array or a `DataError` that names the file and the
-field, and memory is claimed only after the sizes have been found plausible.
+A file is a magic number (0, 0, the type of its values, the number of dimensions), one big-endian
+32-bit size for each dimension, and the values. Hides gzip, which is recognised by its first two
+bytes, memory mapping and every check: whatever a file holds, the outcome is an array or a
+`DataError` that names the file and the field, and memory is claimed only after the sizes have
+been found plausible.
+
+Images are unsigned bytes in three dimensions. Labels have one; wider integers are read too where
+the values fit into a byte, and so is QMNIST's table, a row of eight integers for each image of
+which the first is the label (Yadav and Bottou 2019, "Cold case: the lost MNIST digits").
 """
 
 from __future__ import annotations
@@ -12,7 +17,8 @@ import math
 import os
 import struct
 import zlib
-from itertools import chain
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +34,46 @@ if TYPE_CHECKING:
 LABELS = ("number of labels",)
 IMAGES = ("number of images", "rows", "columns")
 
+TYPES = {  # code: its name, the values in NumPy's notation
+    0x08: ("unsigned bytes", "u1"),
+    0x09: ("signed bytes", "i1"),
+    0x0B: ("16-bit integers", ">i2"),
+    0x0C: ("32-bit integers", ">i4"),
+    0x0D: ("32-bit floats", ">f4"),
+    0x0E: ("64-bit floats", ">f8"),
+}
+INTEGERS = ("u1", "i1", ">i2", ">i4")
+QMNIST_COLUMNS = 8
+
+GZIP = b"\x1f\x8b"
 LARGEST_UNPACKED = 2**31
 # Deflate packs at most 1032 bytes into one: a header that promises more is wrong.
 _LARGEST_RATIO = 1032
 _CHUNK = 2**16
+_HEAD = 16  # bytes of the longest header that is read
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a header says of the values behind it."""
+
+    shape: tuple[int, ...]
+    dtype: str  # in NumPy's notation
+
+    @property
+    def size(self) -> int:
+        """The bytes of the header itself."""
+        return 4 * (1 + len(self.shape))
+
+    @property
+    def file_size(self) -> int:
+        """The bytes of the whole file, unpacked."""
+        return self.size + math.prod(self.shape) * int(self.dtype[-1])
+
+
+def is_gzip(data: bytes) -> bool:
+    """Return whether `data` begins as a gzip file does; no IDX file begins so."""
+    return data[:2] == GZIP
 
 
 def read_shape(path: Path, dimensions: tuple[str, ...]) -> tuple[int, ...]:
@@ -39,115 +81,176 @@ def read_shape(path: Path, dimensions: tuple[str, ...]) -> tuple[int, ...]:
 
     Raises `DataError`, and `OSError` as it comes.
     """
-    with open(path, "rb") as stream:
-        head, length = stream.read(_CHUNK), os.fstat(stream.fileno()).st_size
-    if path.suffix == ".gz":
-        try:
-            header = zlib.decompressobj(wbits=31).decompress(head, _header_size(dimensions))
-        except zlib.error as error:
-            raise DataError(f"{printable(path)}: not a gzip file: {error}") from error
-        return _parse(header, dimensions, path)
-    shape = _parse(head, dimensions, path)
-    expected = _header_size(dimensions) + math.prod(shape)
-    if length != expected:
-        raise DataError(
-            f"{printable(path)}: {length:,} bytes, where the header's {_product(shape)} values "
-            f"make {expected:,}"
-        )
-    return shape
+    header = _read_header(path, dimensions)
+    return header.shape[: len(dimensions)]
 
 
 def map_raw(path: Path, dimensions: tuple[str, ...]) -> Array:
-    """Return the values of a file that isn't packed, memory-mapped and read-only."""
+    """Return the values of a file that isn't packed, memory-mapped and read-only.
+
+    Whoever cuts the file in place meanwhile ends the process by SIGBUS.
+    """
     import numpy as np
 
-    shape = read_shape(path, dimensions)
-    return np.asarray(
-        np.memmap(path, np.uint8, mode="r", offset=_header_size(dimensions), shape=shape)
-    )
+    header = _read_header(path, dimensions)
+    values = np.memmap(path, header.dtype, mode="r", offset=header.size, shape=header.shape)
+    return _as_bytes(np.asarray(values), path)
 
 
-def unpack(packed: bytes, dimensions: tuple[str, ...], where: object) -> Array:
-    """Return the values of a gzipped file of content `packed`, read-only; `where` names it."""
+def decode(data: bytes | bytearray, dimensions: tuple[str, ...], where: object) -> Array:
+    """Return the values of an unpacked file of content `data`, read-only; `where` names it."""
     import numpy as np
 
-    try:
-        shape, values = _inflate(packed, dimensions, where)
-    except zlib.error as error:
-        raise DataError(f"{printable(where)}: corrupt gzip: {error}") from error
-    return np.frombuffer(memoryview(values).toreadonly(), np.uint8).reshape(shape)
+    header = _parse(data[:_HEAD], dimensions, where)
+    _check_size(len(data), header, where)
+    values = np.frombuffer(memoryview(data).toreadonly(), header.dtype, offset=header.size)
+    return _as_bytes(values.reshape(header.shape), where)
 
 
-def _inflate(
-    packed: bytes, dimensions: tuple[str, ...], where: object
-) -> tuple[tuple[int, ...], bytearray]:
-    inflater = zlib.decompressobj(wbits=31)
-    pieces = (packed[at : at + _CHUNK] for at in range(0, len(packed), _CHUNK))
-    header = b""
-    for piece in pieces:
-        header += inflater.decompress(piece, _header_size(dimensions) - len(header))
-        if len(header) == _header_size(dimensions):
-            break
-    shape = _parse(header, dimensions, where)
-    size = math.prod(shape)
+def unpack(packed: bytes, dimensions: tuple[str, ...], where: object) -> bytearray:
+    """Return the content of the gzipped file `packed`, as long as its header says."""
+    pieces = inflate(packed, where)
+    head = _head(pieces)
+    header = _parse(head, dimensions, where)
+    size = header.file_size
     if size > _LARGEST_RATIO * len(packed):
         raise DataError(
-            f"{printable(where)}: the header's {_product(shape)} values can't come out of "
+            f"{printable(where)}: the header's {_product(header.shape)} values can't come out of "
             f"{len(packed):,} gzipped bytes"
         )
     if size > LARGEST_UNPACKED:
         raise DataError(
-            f"{printable(where)}: {size:,} values are too many to unpack in memory; gunzip the "
+            f"{printable(where)}: {size:,} bytes are too many to unpack in memory; gunzip the "
             "file: as it is then, it is read from the disk"
         )
-    values, filled = bytearray(size), 0
-    for piece in chain([inflater.unconsumed_tail], pieces):
-        part = inflater.decompress(piece, size - filled + 1)
-        if len(part) > size - filled:
+    data, filled = bytearray(size), 0
+    while head:
+        if len(head) > size - filled:
             raise DataError(
-                f"{printable(where)}: trailing bytes after the header's {_product(shape)} values"
+                f"{printable(where)}: trailing bytes after the header's "
+                f"{_product(header.shape)} values"
             )
-        if inflater.unused_data:
+        data[filled : filled + len(head)] = head
+        filled += len(head)
+        head = bytearray(next(pieces, b""))
+    _check_size(filled, header, where)
+    return data
+
+
+def inflate(packed: bytes, where: object) -> Iterator[bytes]:
+    """Yield what is in gzipped `packed`, of however many members, in pieces of 64 KiB at most."""
+    start = 0
+    while True:
+        inflater, at = zlib.decompressobj(wbits=31), start
+        while not inflater.eof:
+            if at >= len(packed):
+                raise DataError(f"{printable(where)}: the gzip data are cut off")
+            piece = packed[at : at + _CHUNK]
+            at += len(piece)
+            more = True
+            while more:
+                try:
+                    out = inflater.decompress(piece, _CHUNK)
+                except zlib.error as error:
+                    raise DataError(f"{printable(where)}: corrupt gzip: {error}") from error
+                if out:
+                    yield out
+                piece = inflater.unconsumed_tail
+                more = bool(piece) or len(out) == _CHUNK
+        start = at - len(inflater.unused_data)
+        if start == len(packed):
+            return
+        if not is_gzip(packed[start : start + 2]):
             raise DataError(f"{printable(where)}: trailing bytes after the end of the gzip data")
-        values[filled : filled + len(part)] = part
-        filled += len(part)
-    if not inflater.eof:
-        raise DataError(f"{printable(where)}: the gzip data are cut off")
-    if filled < size:
-        raise DataError(
-            f"{printable(where)}: {filled:,} values, where the header says {_product(shape)}"
-        )
-    return shape, values
 
 
 def header(shape: tuple[int, ...]) -> bytes:
-    """Return the bytes that stand before values of `shape`."""
-    return struct.pack(f">{1 + len(shape)}I", _magic(len(shape)), *shape)
+    """Return the bytes that stand before unsigned bytes of `shape`."""
+    return struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
 
 
-def _parse(header: bytes, dimensions: tuple[str, ...], where: object) -> tuple[int, ...]:
-    """Return the shape that a header tells, after checking its magic number and sizes."""
-    size = _header_size(dimensions)
-    if len(header) < size:
-        raise DataError(f"{printable(where)}: cut off in the header, after {len(header)} bytes")
-    magic, *shape = struct.unpack(f">{1 + len(dimensions)}I", header[:size])
-    if magic != (expected := _magic(len(dimensions))):
+def _head(pieces: Iterator[bytes]) -> bytearray:
+    """Return the first of what is unpacked: as much as a header may need, or all there is."""
+    head = bytearray()
+    for piece in pieces:
+        head += piece
+        if len(head) >= _HEAD:
+            break
+    return head
+
+
+def _read_header(path: Path, dimensions: tuple[str, ...]) -> Header:
+    """Return the header of a file, gzipped or not; one that isn't must have the size it says."""
+    with open(path, "rb") as stream:
+        head, length = stream.read(_CHUNK), os.fstat(stream.fileno()).st_size
+    if is_gzip(head):
+        return _parse(_head(inflate(head, path)), dimensions, path)
+    header = _parse(head, dimensions, path)
+    _check_size(length, header, path)
+    return header
+
+
+def _check_size(length: int, header: Header, where: object) -> None:
+    if length != header.file_size:
         raise DataError(
-            f"{printable(where)}: magic number 0x{magic:08x}, where files with the "
-            f"{dimensions[0]} begin 0x{expected:08x}"
+            f"{printable(where)}: {length:,} bytes, where the header's {_product(header.shape)} "
+            f"values make {header.file_size:,}"
         )
-    for name, length in zip(dimensions, shape, strict=True):
+
+
+def _parse(head: bytes | bytearray, dimensions: tuple[str, ...], where: object) -> Header:
+    """Return what the bytes at the start of a file say, once they fit the kind of file."""
+    if len(head) < 4:
+        raise DataError(f"{printable(where)}: cut off in the header, after {len(head)} bytes")
+    (magic,) = struct.unpack(">I", head[:4])
+    code, count = magic >> 8, magic & 0xFF
+    what = dimensions[0].removeprefix("number of ")
+    expected = 0x0800 | len(dimensions)
+    begin = f"where files of {what} begin 0x{expected:08x}"
+    if code not in TYPES:
+        raise DataError(f"{printable(where)}: magic number 0x{magic:08x}, {begin}")
+    noun, dtype = TYPES[code]
+    labels = dimensions == LABELS
+    if not (count == len(dimensions) or (labels and count == 2)) or (
+        dtype not in INTEGERS if labels else dtype != "u1"
+    ):
+        allowed = "integers in one" if labels else "unsigned bytes in three"
+        raise DataError(
+            f"{printable(where)}: magic number 0x{magic:08x}, {begin}: {noun} in {count} "
+            f"{'dimension' if count == 1 else 'dimensions'}, where {what} are {allowed}"
+        )
+    size = 4 * (1 + count)
+    if len(head) < size:
+        raise DataError(f"{printable(where)}: cut off in the header, after {len(head)} bytes")
+    shape = struct.unpack(f">{count}I", head[4:size])
+    for name, length in zip((*dimensions, "columns"), shape, strict=False):
         if length == 0:
             raise DataError(f"{printable(where)}: {name}: 0")
-    return tuple(shape)
+    if labels and count == 2 and shape[1] not in (1, QMNIST_COLUMNS):
+        raise DataError(
+            f"{printable(where)}: a table of {shape[1]:,} columns; of tables only QMNIST's labels "
+            f"are known, with {QMNIST_COLUMNS} columns"
+        )
+    return Header(shape, dtype)
 
 
-def _magic(dimensions: int) -> int:
-    return 0x0800 | dimensions
+def _as_bytes(values: npt.NDArray[np.generic], where: object) -> Array:
+    """Return values as unsigned bytes, read-only; of a table of labels its first column."""
+    import numpy as np
 
-
-def _header_size(dimensions: tuple[str, ...]) -> int:
-    return 4 * (1 + len(dimensions))
+    if values.ndim == 2:
+        values = values[:, 0]
+    if values.dtype != np.uint8:
+        wrong = (values < 0) | (values > 255)  # type: ignore[operator]  # they are integers
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise DataError(
+                f"{printable(where)}: label {values[at]} at position {at:,}, where labels are "
+                "numbered from 0 to 255"
+            )
+    values = np.ascontiguousarray(values, np.uint8)
+    values.flags.writeable = False
+    return values  # type: ignore[return-value]
 
 
 def _product(shape: tuple[int, ...]) -> str:

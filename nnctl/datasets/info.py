@@ -65,7 +65,7 @@ def _samples_per_class(
     """
     import numpy as np
 
-    train, test = (read(name, base, source)[0] for base in (TRAIN_LABELS, TEST_LABELS))
+    train, test = (read(name, base, source).values for base in (TRAIN_LABELS, TEST_LABELS))
     classes = classes or 1 + max(int(train.max()), int(test.max()))
     train_counts, test_counts = (np.bincount(a, minlength=classes).tolist() for a in (train, test))
     return classes, (tuple(train_counts), tuple(test_counts))

@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 FOLDER = "unpacked"
 
 
-def read(packed: bytes, dimensions: tuple[str, ...], path: Path) -> Array:
-    """Return what `idx.unpack` does, and keep it for the next time; `path` is the .gz file's."""
-    kept = path.parent.parent / FOLDER / path.parent.name / path.stem
-    if os.path.exists(kept) and not os.path.isfile(kept):  # opening a pipe could last for ever
-        return idx.unpack(packed, dimensions, path)
-    with suppress(DataError, OSError):
-        values = idx.map_raw(kept, dimensions)
-        crc = zlib.crc32(values.data, zlib.crc32(idx.header(values.shape)))
-        if crc == int.from_bytes(packed[-8:-4], "little"):
-            return values
-    values = idx.unpack(packed, dimensions, path)
-    with suppress(SystemFailure):
-        _keep(kept, values)
-    return values
+def read(packed: bytes, dimensions: tuple[str, ...], path: Path, kept: Path) -> Array:
+    """Return the values of the gzipped file `packed`, found at `path`, and keep them at `kept`."""
+    irregular = os.path.exists(kept) and not os.path.isfile(kept)
+    if not irregular:  # opening a pipe could last for ever
+        with suppress(DataError, OSError):
+            values = idx.map_raw(kept, dimensions)
+            crc = zlib.crc32(values.data, zlib.crc32(idx.header(values.shape)))
+            if crc == int.from_bytes(packed[-8:-4], "little"):
+                return values
+    data = idx.unpack(packed, dimensions, path)
+    if not irregular:
+        with suppress(SystemFailure):
+            _keep(kept, data)
+    return idx.decode(data, dimensions, path)
 
 
-def _keep(path: Path, values: Array) -> None:
+def _keep(path: Path, data: bytearray) -> None:
     """Write the file at `path`, unless somebody has made the folder of all data sets read-only."""
     with told("creating", path.parent):
         if path.parents[2].stat().st_mode & stat.S_IWUSR:  # root could write all the same
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, [idx.header(values.shape), values.data])
+            write_atomically(path, [memoryview(data)])

@@ -39,7 +39,8 @@ def print_statuses(name: str, statuses: Sequence[FileStatus], *, as_json: bool) 
                 }
             )
         else:
-            problem = f": {status.problem}" if status.state == "damaged" else ""
+            damage = f": {status.problem}" if status.state == "damaged" else ""
+            problem = damage or status.problem.removeprefix("missing")
             _print_line(f"{status.state:<8} {printable(status.path)}{problem}")
 
 

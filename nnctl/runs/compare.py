@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnctl.config import Settings, leaves, to_dict
+from nnctl.datasets import contents
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
 from nnctl.errors import RunError, UsageError, printable
 from nnctl.files import as_text
@@ -221,8 +222,8 @@ def compare(first: RunRecord, second: RunRecord) -> Difference | str:
 def _test_hashes(record: RunRecord) -> set[str]:
     return {
         sha256
-        for name, sha256 in record.manifest.data_sha256.items()
-        if name.removesuffix(".gz") in (TEST_IMAGES, TEST_LABELS)
+        for name, sha256 in contents(record.manifest.data_sha256).items()
+        if name in (TEST_IMAGES, TEST_LABELS)
     }
 
 

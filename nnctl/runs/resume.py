@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nnctl.config import Settings, differences, load_settings, to_yaml
-from nnctl.datasets import DataSet
+from nnctl.datasets import DataSet, contents
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import has_separator, told, write_atomically
 from nnctl.runs.checkpoint import Checkpoint, load, versions
@@ -124,7 +124,7 @@ def check_same_data(before: Recorded, data: DataSet) -> None:
         DataError: a file's SHA-256 differs.
 
     """
-    then, now = before.data_sha256, data.sha256
+    then, now = contents(before.data_sha256), contents(data.sha256)
     if differing := sorted(name for name in {*then, *now} if then.get(name) != now.get(name)):
         raise DataError(
             f"{printable(data.name)}: these are not the data the run was trained on: "

@@ -84,7 +84,7 @@ def test_fetch_replaces_a_damaged_file_and_keeps_it_aside(
     assert (tiny / f"{FIRST}.bad").read_bytes() == b"damaged"
     output, errors = capsys.readouterr()
     assert output.endswith("(1 file fetched)\n")
-    assert errors.startswith(f"nnctl: warning: {tiny / FIRST}: 7 bytes, not ")
+    assert f"\nnnctl: warning: {tiny / FIRST}: 7 bytes, not " in errors
 
 
 def test_mirrors_come_from_the_option_then_the_variable_then_the_catalogue(
@@ -186,7 +186,10 @@ def test_verify_tells_each_file_and_fails_unless_all_are_ready(
     (tiny / f"{TEST_LABELS}.gz").unlink()
     assert run(["data", "verify", "tiny"]) == 4
     output, errors = capsys.readouterr()
-    assert output.splitlines()[0] == f"damaged  {tiny / FIRST}: 7 bytes, not 156,884"
+    assert (
+        output.splitlines()[0]
+        == f"damaged  {tiny / FIRST}: 7 bytes, not 156,884 (156,816 unpacked)"
+    )
     assert output.splitlines()[3] == f"missing  {tiny / TEST_LABELS}.gz"
     assert errors == (
         "nnctl: error: tiny: 2 of 4 files are not ready\n`nnctl data fetch tiny` mends that\n"

@@ -27,6 +27,7 @@ from nnctl.training.process_group import ProcessGroup
 from nnctl.training.trainer import Trainer
 
 Capture = pytest.CaptureFixture[str]
+TRAINING = ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"]
 
 
 def report(capsys: Capture, *arguments: str) -> dict[str, Any]:
@@ -265,13 +266,33 @@ def test_data_that_are_not_those_of_training_are_warned_of(
     text = config.read_text()
     assert "mnist-sample" in text
     config.write_text(text.replace("mnist-sample", str(folder)))
-    report(capsys, "wide-001")  # the same files at another place
+    for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):  # the same, unpacked
+        packed = (folder / f"{name}.gz").read_bytes()
+        (folder / f"{name}.gz").write_bytes(gzip.decompress(packed))
+    assert run(["evaluate", "wide-001", "--split", "validation"]) == 0
+    assert capsys.readouterr().err == ""
     labels = folder / "train-labels-idx1-ubyte.gz"
     values = bytearray(gzip.decompress(labels.read_bytes()))
     values[8] = (values[8] + 1) % 10
     labels.write_bytes(gzip.compress(values))
-    assert run(["evaluate", "wide-001"]) == 0
+    assert run(["evaluate", "wide-001", "--split", "train"]) == 0
     assert "warning" in capsys.readouterr().err
+    assert run(["evaluate", "wide-001"]) == 0  # the test pair is as it was
+    assert capsys.readouterr().err == ""
+
+
+def test_folder_with_the_test_pair_alone_is_measured_on(
+    runs_dir: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    whole = report(capsys, "wide-001")
+    shutil.copytree(bundled("data/mnist-sample"), tmp_path / "test", ignore=lambda *_: TRAINING)
+    alone = report(capsys, "wide-001", "--dataset", "./test")
+    assert {k: v for k, v in alone.items() if k != "dataset"} == {
+        k: v for k, v in whole.items() if k != "dataset"
+    }
+    code, errors = refused(capsys, "wide-001", "--dataset", "./test", "--split", "train")
+    assert code == 4
+    assert "test/train-images-idx3-ubyte: missing" in errors
 
 
 @pytest.mark.parametrize("command", [["evaluate", "wide-001"], ["bench", "--run", "wide-001"]])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nnctl.datasets import cache
+from nnctl.datasets import cache, idx
 from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from nnctl.datasets.source import Limits, Progress, Source
 from nnctl.errors import DataError, SystemFailure, UsageError
@@ -181,7 +181,7 @@ def test_only_what_is_missing_is_downloaded(
 
 @pytest.mark.parametrize("offline", [True, False])
 def test_warm_cache_asks_nobody_and_writes_nothing(
-    server: Server, warm: Path, packed_files: Files, offline: bool, monkeypatch: pytest.MonkeyPatch
+    server: Server, warm: Path, raw_files: Files, offline: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forbidden(*args: object, **kwargs: object) -> None:
         raise AssertionError
@@ -190,8 +190,10 @@ def test_warm_cache_asks_nobody_and_writes_nothing(
         monkeypatch.setattr(cache, name, forbidden)
     warm.chmod(0o555)
     source = Source(warm.parent, offline=offline)
-    for name, data in packed_files.items():
-        assert cache.read(server.tiny("good"), name, source) == data
+    for base, data in raw_files.items():
+        values, path = cache.read(server.tiny("good"), base, source)
+        assert idx.header(values.shape) + values.tobytes() == data
+        assert path == warm / f"{base}.gz"
     assert cache.fetch(server.tiny("good"), source) == ()
     assert server.asked == []
 
@@ -212,7 +214,8 @@ def test_damaged_file_is_kept_aside_and_fetched_again(
             os.mkfifo(bad)
         case _:
             bad.write_bytes({"flip": flipped, "cut": good[:-1], "empty": b""}[damage])
-    assert cache.read(server.tiny("good"), FIRST, source, progress) == good
+    cache.read(server.tiny("good"), TRAIN_IMAGES, source, progress)
+    assert (warm / FIRST).read_bytes() == good
     assert (warm / f"{FIRST}.bad").exists()
     if damage == "flip":
         assert (warm / f"{FIRST}.bad").read_bytes() == flipped
@@ -223,14 +226,31 @@ def test_damaged_file_is_kept_aside_and_fetched_again(
     assert server.asked == [f"/good/{FIRST}"]
 
 
-def test_damaged_file_is_never_used_when_nothing_can_be_fetched(
+def test_damaged_file_is_neither_used_nor_renamed_when_nothing_can_be_fetched(
     server: Server, source: Source, warm: Path
 ) -> None:
     (warm / FIRST).write_bytes(b"by hand")
-    with pytest.raises(DataError, match="HTTP 404"):
-        cache.read(server.tiny("404"), FIRST, source)
-    assert (warm / f"{FIRST}.bad").read_bytes() == b"by hand"
-    assert not (warm / FIRST).exists()
+    before = files_in(warm)
+    with pytest.raises(DataError, match="HTTP 404") as caught:
+        cache.read(server.tiny("404"), TRAIN_IMAGES, source)
+    assert f"\n{warm / FIRST}: 7 bytes, not " in str(caught.value)
+    assert files_in(warm) == before
+
+
+def test_damaged_file_keeps_its_name_when_its_successor_cannot_be_written(
+    server: Server, source: Source, warm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise SystemFailure(f"writing {path}: the disk is full")
+
+    (warm / FIRST).write_bytes(b"by hand")
+    before = files_in(warm)
+    monkeypatch.setattr(cache, "write_atomically", full)
+    progress = Recorder()
+    with pytest.raises(SystemFailure, match="disk is full"):
+        cache.fetch(server.tiny("good"), source, progress)
+    assert files_in(warm) == before
+    assert progress.warnings == []
 
 
 def test_offline_names_what_is_damaged_or_missing_and_touches_nothing(
@@ -240,7 +260,7 @@ def test_offline_names_what_is_damaged_or_missing_and_touches_nothing(
     (warm / f"{TRAIN_LABELS}.gz").unlink()
     before = files_in(warm)
     with pytest.raises(DataError) as caught:
-        cache.read(server.tiny("good"), FIRST, Source(warm.parent, offline=True))
+        cache.read(server.tiny("good"), TRAIN_IMAGES, Source(warm.parent, offline=True))
     assert f"{warm / FIRST}: 7 bytes, not " in str(caught.value)
     assert f"{warm / TRAIN_LABELS}.gz: missing" in str(caught.value)
     assert "--offline" in str(caught.value)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,10 @@ def header(*shape: int, magic: int = 0x803) -> bytes:
     return struct.pack(f">{1 + len(shape)}I", magic, *shape)
 
 
+def unpack(packed: bytes, kind: tuple[str, ...], where: str) -> npt.NDArray[np.uint8]:
+    return idx.decode(idx.unpack(packed, kind, where), kind, where)
+
+
 def write(folder: Path, data: bytes, name: str = "file") -> Path:
     path = folder / name
     path.write_bytes(data)
@@ -33,7 +38,11 @@ def write(folder: Path, data: bytes, name: str = "file") -> Path:
 
 def test_unpack_and_map_raw_give_the_same_read_only_array(tmp_path: Path) -> None:
     expected = np.frombuffer(PIXELS, np.uint8).reshape(2, 3, 4)
-    for array in (idx.unpack(PACKED, IMAGES, "x"), idx.map_raw(write(tmp_path, RAW), IMAGES)):
+    for array in (
+        unpack(PACKED, IMAGES, "x"),
+        idx.map_raw(write(tmp_path, RAW), IMAGES),
+        idx.decode(RAW, IMAGES, "x"),
+    ):
         assert array.dtype == np.uint8
         assert array.flags.c_contiguous
         assert not array.flags.writeable
@@ -43,12 +52,12 @@ def test_unpack_and_map_raw_give_the_same_read_only_array(tmp_path: Path) -> Non
 
 def test_labels_have_one_dimension() -> None:
     packed = gzip.compress(header(3, magic=0x801) + b"\x07\x02\x01")
-    assert idx.unpack(packed, LABELS, "x").tolist() == [7, 2, 1]
+    assert unpack(packed, LABELS, "x").tolist() == [7, 2, 1]
 
 
 def test_read_shape_reads_the_header_alone(tmp_path: Path) -> None:
     assert idx.read_shape(write(tmp_path, RAW), IMAGES) == (2, 3, 4)
-    cut = write(tmp_path, PACKED[:40], "cut.gz")
+    cut = write(tmp_path, PACKED[:40], "cut")
     assert idx.read_shape(cut, IMAGES) == (2, 3, 4)
 
 
@@ -57,8 +66,16 @@ def test_read_shape_reads_the_header_alone(tmp_path: Path) -> None:
     [
         (b"", "cut off in the header, after 0 bytes"),
         (RAW[:15], "cut off in the header, after 15 bytes"),
-        (header(2, 3, 4, magic=0x801) + PIXELS, "magic number 0x00000801, where files with the "),
-        (header(2, 3, 4, magic=0xD03) + PIXELS, "magic number 0x00000d03"),
+        (
+            header(2, 3, 4, magic=0x801) + PIXELS,
+            "magic number 0x00000801, where files of images begin 0x00000803: unsigned bytes in 1 "
+            "dimension, where images are unsigned bytes in three",
+        ),
+        (
+            header(2, 3, 4, magic=0xD03) + PIXELS,
+            "magic number 0x00000d03, where files of images begin 0x00000803: 32-bit floats in 3 "
+            "dimensions, where images are unsigned bytes in three",
+        ),
         (b"<!DOCTYPE html>...", "magic number 0x3c21444f"),
         (header(0, 3, 4), "number of images: 0"),
         (header(2, 0, 4), "rows: 0"),
@@ -72,6 +89,9 @@ def test_wrong_header_is_named(tmp_path: Path, raw: bytes, problem: str) -> None
         assert str(caught.value).startswith(f"{tmp_path / 'file'}: {problem}")
     with pytest.raises(DataError) as caught:
         idx.unpack(gzip.compress(raw), IMAGES, "where")
+    assert str(caught.value).startswith(f"where: {problem}")
+    with pytest.raises(DataError) as caught:
+        idx.decode(raw, IMAGES, "where")
     assert str(caught.value).startswith(f"where: {problem}")
 
 
@@ -94,10 +114,11 @@ def test_raw_file_must_have_the_size_its_header_says(
 @pytest.mark.parametrize(
     ("packed", "problem"),
     [
-        (gzip.compress(RAW[:-1]), "23 values, where the header says 2 x 3 x 4"),
+        (gzip.compress(RAW[:-1]), "39 bytes, where the header's 2 x 3 x 4 values make 40"),
         (gzip.compress(RAW + b"\0"), "trailing bytes after the header's 2 x 3 x 4 values"),
         (PACKED + b"\0", "trailing bytes after the end of the gzip data"),
-        (PACKED + PACKED, "trailing bytes after the end of the gzip data"),
+        (PACKED + PACKED, "trailing bytes after the header's 2 x 3 x 4 values"),
+        (PACKED + PACKED[:-1], "trailing bytes after the header's 2 x 3 x 4 values"),
         (PACKED + bytes(100_000), "trailing bytes after the end of the gzip data"),
         (PACKED[:-1], "the gzip data are cut off"),
         (PACKED[:-8], "the gzip data are cut off"),
@@ -105,7 +126,7 @@ def test_raw_file_must_have_the_size_its_header_says(
         (PACKED[:10] + b"\xff" + PACKED[11:], "corrupt gzip: "),
         (zlib.compress(RAW), "corrupt gzip: "),
         (RAW, "corrupt gzip: "),
-        (b"", "cut off in the header, after 0 bytes"),
+        (b"", "the gzip data are cut off"),
         (gzip.compress(header(2**32 - 1, 2**32 - 1, 2**32 - 1)), "values can't come out of 2"),
         (
             gzip.compress(header(60000, 28, 28) + PIXELS),
@@ -127,7 +148,7 @@ def test_packed_file_must_hold_what_its_header_says(packed: bytes, problem: str)
 def test_packed_file_too_large_for_memory_is_refused_unread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(idx, "LARGEST_UNPACKED", 23)
+    monkeypatch.setattr(idx, "LARGEST_UNPACKED", 39)
     with pytest.raises(DataError, match="too many to unpack in memory; gunzip the file"):
         idx.unpack(PACKED, IMAGES, "where")
 
@@ -159,8 +180,9 @@ def test_any_bytes_are_an_array_or_a_data_error(
     folder = tmp_path_factory.getbasetemp()
     for read in (
         lambda: idx.map_raw(write(folder, raw), kind),
-        lambda: idx.unpack(gzip.compress(raw), kind, "raw"),
-        lambda: idx.unpack(packed, kind, "packed"),
+        lambda: unpack(gzip.compress(raw), kind, "raw"),
+        lambda: unpack(packed, kind, "packed"),
+        lambda: idx.decode(raw, kind, "raw"),
         lambda: idx.read_shape(write(folder, packed, "file.gz"), kind),
     ):
         with suppress(DataError):
