@@ -47,8 +47,8 @@ def _dataset_argument(default: str | None) -> Callable[[F], F]:
 def command() -> None:
     """Download, verify, describe, locate and draw data sets.
 
-    DATASET is mnist, fashion-mnist, mnist-sample (comes with nnctl) or the path of a folder in
-    MNIST's format: four IDX files, gzipped or not.
+    DATASET is mnist, fashion-mnist, mnist-sample or mnist-tiny (these two come with nnctl) or the
+    path of a folder in MNIST's format: four IDX files, gzipped or not.
     """
 
 

@@ -163,6 +163,39 @@ _SETS = (
             ),
         ),
     ),
+    KnownSet(
+        "mnist-tiny",
+        train_samples=2_000,
+        test_samples=400,
+        pins=_pins(
+            Pin(
+                7_618,
+                "ab4310974ef0afa1143c17d3e73494d4d50f94cc644364b677e1e0eca51e0918",
+                8_016,
+                "1ac6697a9389b05e3a69f8e73bc478fd5b99eb470846498a4db65ac0811333b7",
+            ),
+            Pin(
+                311,
+                "01a804314bfcfebc02e5e546a7b4ebd1d630d79c4bf59cf32627dd3e2f0fcbbc",
+                2_008,
+                "36e93d3c877bdc7861410fe39d71297c97cde9dde4bc8bf44c0bcdcd2eba08da",
+            ),
+            Pin(
+                1_602,
+                "233dadaddcfa382bd880b98f3a72dfd2ca20127e096db86a47bbfceb1caf3623",
+                1_616,
+                "e62c79cd94cbfa2862fc2fa09443c0a343c7ad7cc22a91f4fda0172a6248daba",
+            ),
+            Pin(
+                100,
+                "3870feed25c87cffa6cfb553055a259672b509af9d1dfdff4d64ee87cbd263a0",
+                408,
+                "bda60959ccca9fdb3cf184aeb9693cccc09d8069a44c35bb34f1614f91e232b5",
+            ),
+        ),
+        image_shape=(2, 2),
+        classes=2,
+    ),
 )
 CATALOGUE = {known.name: known for known in _SETS}
 

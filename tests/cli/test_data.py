@@ -158,7 +158,7 @@ def test_offline_variable_that_is_no_boolean_is_a_usage_error(
         (["fetch", "mnits"], "did you mean mnist?"),
         (["fetch", "./folder"], "a folder can't be fetched"),
         (["fetch", "mnist", "--mirror", "ftp://127.0.0.1/"], "ftp://127.0.0.1/: not an http://"),
-        (["verify", "cifar"], "known are mnist, fashion-mnist, mnist-sample."),
+        (["verify", "cifar"], "known are mnist, fashion-mnist, mnist-sample, mnist-tiny."),
         (["info", "\x1b[2J"], "unknown data set \\x1b[2J"),
         (["paht"], "Did you mean 'path'?"),
         (["fetch", "--miror", "x"], "Did you mean '--mirror'?"),
@@ -219,7 +219,7 @@ def test_info_of_everything_is_a_line_of_json_for_each_known_set(
 ) -> None:
     assert run(["data", "info", "--json", "--data-dir", str(data_dir)]) == 0
     sets = {line["dataset"]: line for line in json_lines(capsys.readouterr().out)}
-    assert list(sets) == ["mnist", "fashion-mnist", "mnist-sample"]
+    assert list(sets) == ["mnist", "fashion-mnist", "mnist-sample", "mnist-tiny"]
     assert sets["mnist"]["state"] == "missing"
     assert sets["mnist"]["train_per_class"] is None
     assert sets["fashion-mnist"]["class_names"][7] == "Sneaker"

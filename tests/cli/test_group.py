@@ -144,8 +144,8 @@ def test_shell_completion_knows_commands_options_and_data_sets() -> None:
     assert complete("nnctl tr", 1) == ["train", "trace"]
     assert complete("nnctl --v", 1) == ["--version"]
     assert complete("nnctl train --ov", 2) == ["--overwrite"]
-    assert set(complete("nnctl data ", 2)) == {"fetch", "info", "path", "verify"}
-    assert complete("nnctl data fetch mn", 3) == ["mnist", "mnist-sample"]
+    assert set(complete("nnctl data ", 2)) == {"fetch", "info", "path", "show", "verify"}
+    assert complete("nnctl data fetch mn", 3) == ["mnist", "mnist-sample", "mnist-tiny"]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

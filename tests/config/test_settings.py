@@ -278,7 +278,7 @@ def test_bundled_config_says_in_two_lines_what_it_shows(config: Any) -> None:
 
 def test_bundled_configs_are_those_of_the_contract() -> None:
     lessons = {"quickstart", "two-layer", "sigmoid-mse", "deep", "overfit", "overfit-cured"}
-    assert {*lessons, "fast", "linear"} <= set(BUNDLED)
+    assert {*lessons, "fast", "linear", "tiny"} <= set(BUNDLED)
 
 
 @pytest.mark.parametrize("name", ["1e3", "010", "no", "null", "0x1f", ".5", "-", "true", "1_0"])

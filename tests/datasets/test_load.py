@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +44,19 @@ def test_sample_loads_without_a_network_and_is_balanced() -> None:
     assert np.bincount(data.train.labels).tolist() == [1000] * 10
     assert np.bincount(data.test.labels).tolist() == [200] * 10
     assert set(data.sha256) == set(CATALOGUE["mnist-sample"].pins)
+
+
+def test_tiny_is_what_its_readme_makes_of_the_sample() -> None:
+    readme = (locate("mnist-tiny", HERE) / "README.md").read_text(encoding="utf-8")
+    recipe = re.search(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert recipe
+    made: dict[str, Any] = {}
+    exec(recipe[1], made)
+    tiny = load("mnist-tiny", HERE)
+    np.testing.assert_array_equal(tiny.train.images, made["train_images"].reshape(-1, 4))
+    np.testing.assert_array_equal(tiny.test.images, made["test_images"].reshape(-1, 4))
+    np.testing.assert_array_equal(tiny.train.labels, made["train_labels"])
+    np.testing.assert_array_equal(tiny.test.labels, made["test_labels"])
 
 
 def test_sample_is_spread_evenly_over_the_images_of_each_digit(mnist: Path) -> None:
