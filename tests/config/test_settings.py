@@ -26,6 +26,7 @@ from nnctl.config import (
     to_dict,
     to_yaml,
 )
+from nnctl.datasets import describe
 from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import ConfigError
 from nnctl.nn.initializers import INITIALIZERS, HeNormal, Normal, XavierUniform
@@ -265,7 +266,9 @@ def test_bundled_config_survives_the_round_trips(load: Load, name: str) -> None:
     assert settings.name == name
     assert load(to_yaml(settings)) == settings
     assert settings_from_dict(to_dict(settings)) == settings
-    check_shapes(settings, 784, 10)
+    described = describe(settings.data.dataset)
+    assert described.classes
+    check_shapes(settings, described.inputs, described.classes)
 
 
 @pytest.mark.parametrize("config", bundled_configs(), ids=BUNDLED)
