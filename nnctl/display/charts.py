@@ -35,6 +35,7 @@ Point = tuple[float, float | None]
 Entry = tuple[str, Style, str]  # of a legend: sample, its style, name
 
 TITLE_STYLE = Style(bold=True)
+BARS, ASCII_BARS = " ▁▂▃▄▅▆▇█", " _-:=+*#@"
 SAMPLE = 4  # cells of a line in the legend
 SIDE_BY_SIDE = 38  # cells that a chart needs beside another
 
@@ -172,6 +173,17 @@ class SideBySide:
             grid.add_column(ratio=1, vertical="bottom")  # legends may differ in height
         grid.add_row(*self.charts)
         yield grid
+
+
+def sparkline(counts: Sequence[int], ascii_only: bool) -> str:
+    """Return a bar for each count, one cell wide; the largest is full, only 0 is empty.
+
+    >>> sparkline([0, 1, 40, 80], ascii_only=False)
+    ' ▁▄█'
+    """
+    bars = ASCII_BARS if ascii_only else BARS
+    full = max(counts, default=0) or 1
+    return "".join(bars[math.ceil(count / full * (len(bars) - 1))] for count in counts)
 
 
 def lines(points: Sequence[Point], x_scale: Scale, y_scale: Scale) -> Iterator[list[Place]]:

@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from nnctl.display.columns import Column, Shrinking
-from nnctl.display.tables import figures, fits
+from nnctl.display.tables import GAPS, figures, fits
 from nnctl.graph.descent import Step
 from nnctl.graph.expression import Expression
 from nnctl.graph.graph import Edge, Graph, Leaf, Node, Operation
@@ -28,7 +28,6 @@ upstream: the gradient that arrives from the node above, z
 local: the derivative of z by this input; x and y are the inputs of z
 gradient: their product, the derivative of the whole expression by this input
 numerical: the same without the chain rule, (L(x + h) - L(x - h)) / 2h"""
-GAPS = (2, 1)  # cells between columns: where there is room, and where there is little
 MIN_DEPTH = 3  # levels of a tree before it goes on below
 TERMS = 8  # of a long sum that are written out
 

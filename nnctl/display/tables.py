@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 UNLIMITED = 10_000  # columns
+GAPS = (2, 1)  # cells between columns: where there is room, and where there is little
 NOTHING = "-"  # where a figure has no meaning
 
 
@@ -45,10 +46,11 @@ class Rows:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the table, or leave out of the lines what has no meaning."""
-        table = figures(self.headings, self.rows)
-        if fits(table, console, options):
-            yield table
-            return
+        for gap in GAPS:
+            table = figures(self.headings, self.rows, gap)
+            if fits(table, console, options):
+                yield table
+                return
         for name, *cells in self.rows:
             yield Text(name)
             for heading, cell in zip(self.headings[1:], cells, strict=True):

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from nnctl.display.charts import sparkline
 from nnctl.display.digits import Picture
 from nnctl.display.evaluation import class_label
 from nnctl.display.tables import NOTHING, Rows, figures, fits
@@ -19,35 +20,46 @@ from nnctl.inspection.trace import LayerTrace, SampleTrace, Trace
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
 
-FORWARD = ("layer", "output", "parameters", "mean", "std", "zeros", "saturated", "dead")
+FORWARD = ("layer", "output", "parameters", "mean", "std", "zeros", "saturated", "dead", "values")
 BACKWARD = ("layer", "|dL/dy|", "|dL/dw|", "update/weight")
 LARGE = 1e6  # from here on, figures of one digit's outputs are written with an exponent
 
 
 @dataclass(frozen=True)
 class TraceView:
-    """A mini-batch's way through a network, and what looks wrong in it."""
+    """A mini-batch's way through a network."""
 
     title: str
     trace: Trace
     loss: Loss
-    findings: Sequence[Finding]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the loss, the layers on both ways, then the findings."""
+        """Yield the loss, then the layers on both ways."""
         trace = self.trace
         yield Text(f"{self.title}\n{_loss_line(trace, self.loss, trace.classes)}\n")
         yield Text("Forward: what each layer puts out (y), over batch and units", style="bold")
-        yield Rows(FORWARD, [_forward(layer) for layer in trace.layers])
+        yield Rows(FORWARD, [_forward(layer, options.ascii_only) for layer in trace.layers])
         yield Text("\nBackward, from the loss on: the sizes of the gradients", style="bold")
         yield Rows(BACKWARD, [_backward(layer) for layer in reversed(trace.layers)])
         yield Text(
-            "\nsaturated: where the function is almost flat; dead: units off for the whole batch\n"
+            "\nvalues: how often each occurs, from the smallest to the largest\n"
+            "saturated: where the function is almost flat; dead: off for the whole batch\n"
             "|dL/dy|: of the gradient at the layer's output, |dL/dw|: at its parameters\n"
             "update/weight: how much of the weight one step at learning rate "
-            f"{trace.learning_rate:g} changes\n",
+            f"{trace.learning_rate:g} changes",
             style="dim",
         )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What looks wrong, with a remedy each."""
+
+    findings: Sequence[Finding]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield two sentences for each finding."""
+        yield Text()
         if not self.findings:
             yield Text("Nothing looks wrong.")
         for finding in self.findings:
@@ -71,7 +83,9 @@ class SampleView:
         label, read = (class_label(n, self.class_names) for n in (sample.label, sample.prediction))
         mark = "right" if sample.label == sample.prediction else "wrong"
         yield Text(f"\n{self.title}: {label}, read as {read}, {mark}", style="bold")
-        yield Text(f"{_loss_line(sample, self.loss)}\n")
+        of_label = sample.probabilities and sample.probabilities[sample.label]
+        way = f"= -ln {of_label:.4g} = " if of_label else ""  # none if it is too small for a number
+        yield Text(f"{_loss_line(sample, self.loss, way=way)}\n")
         table = self._table(self.class_names, gap=2)
         if not fits(table, console, options):
             table = self._table(None, gap=1)
@@ -103,11 +117,13 @@ class SampleView:
         return "\n".join(lines)
 
 
-def _loss_line(traced: Trace | SampleTrace, loss: Loss, classes: int | None = None) -> str:
-    """Return the loss in words; with `classes`, beside what it is without knowledge."""
+def _loss_line(
+    traced: Trace | SampleTrace, loss: Loss, classes: int | None = None, way: str = ""
+) -> str:
+    """Return the loss in words, with the `way` to it; with `classes` also what guessing gives."""
     if not isinstance(loss, SoftmaxWithLoss):
         return f"loss {traced.loss:.4g} (mean squared error)"
-    parts = [f"loss {traced.loss:.4g} nats"]
+    parts = [f"loss {way}{traced.loss:.4g} nats"]
     if loss.label_smoothing:
         parts.append(f"{traced.batch_loss:.4g} with label smoothing, which training minimises")
     if classes:
@@ -129,7 +145,7 @@ def _share(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.1%}"
 
 
-def _forward(layer: LayerTrace) -> list[str]:
+def _forward(layer: LayerTrace, ascii_only: bool) -> list[str]:
     """Return the row below `FORWARD`."""
     samples, units = layer.output_shape
     return [
@@ -141,6 +157,7 @@ def _forward(layer: LayerTrace) -> list[str]:
         _share(layer.zero_fraction),
         _share(layer.saturated_fraction),
         NOTHING if layer.dead_units is None else str(layer.dead_units),
+        sparkline(layer.activation_histogram, ascii_only),
     ]
 
 

@@ -17,6 +17,7 @@ from nnctl.nn.network import Network
 from nnctl.nn.step import Step
 
 STEEPEST: dict[type[Layer], float] = {Sigmoid: 0.25, Tanh: 1.0}  # the largest derivative
+BINS = 10  # of a histogram
 SATURATED = 0.05  # of the largest derivative: where the function is flatter, it is saturated
 
 
@@ -32,6 +33,7 @@ class LayerTrace:
     parameters: int
     activation_mean: float  # of y, over batch and units
     activation_std: float
+    activation_histogram: tuple[int, ...]  # of y, from the smallest to the largest in equal bins
     zero_fraction: float  # of y
     saturated_fraction: float | None  # of the y of a sigmoid or tanh
     dead_units: int | None  # of an activation: the derivative is 0 for every sample
@@ -144,6 +146,7 @@ class _Forward(NamedTuple):
 
     activation_mean: float
     activation_std: float
+    activation_histogram: tuple[int, ...]
     zero_fraction: float
     saturated_fraction: float | None
     dead_units: int | None
@@ -160,10 +163,21 @@ def _look(layer: Layer, y: Array) -> _Forward:
     return _Forward(
         activation_mean=float(y.mean(dtype=np.float64)),
         activation_std=float(y.std(dtype=np.float64)),
+        activation_histogram=_histogram(y),
         zero_fraction=float((y == 0).mean()),
         saturated_fraction=saturated,
         dead_units=dead,
     )
+
+
+def _histogram(y: Array) -> tuple[int, ...]:
+    """Return how many finite entries lie in each of `BINS` equal parts of their range."""
+    finite = y[np.isfinite(y)].astype(np.float64)
+    if not finite.size:
+        return (0,) * BINS
+    low, high = finite.min(), finite.max()
+    places = (finite - low) / (high - low) * BINS if high > low else np.full(finite.size, BINS / 2)
+    return tuple(np.bincount(np.minimum(places.astype(int), BINS - 1), minlength=BINS).tolist())
 
 
 def _update_ratios(step: Step) -> dict[str, float]:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from nnctl.cli.group import cli, run
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
+from nnctl.nn.layers import LAYERS
 from nnctl.training.events import StepFinished
 from nnctl.training.trainer import Trainer
 
@@ -87,7 +88,8 @@ def test_trace_json_has_full_figures_for_each_layer() -> None:
 def test_trace_help_names_every_field_of_the_json() -> None:
     text = " ".join(trace("--help").split())
     report = as_json("--index", "0")
-    fields = [*report, *report["layers"][0], *report["sample"]]
+    numbers = as_json("-c", "tiny")["numbers"]
+    fields = [*report, *report["layers"][0], *report["sample"], *numbers, *numbers["layers"][0]]
     assert all(field in text for field in fields)
 
 
@@ -206,3 +208,61 @@ def test_trace_mistakes_end_with_two_and_say_what(
     assert out == ""
     assert err.startswith("nnctl: error: ")
     assert all(word in err for word in words)
+
+
+def test_trace_prints_every_number_of_a_small_network() -> None:
+    text = trace("-c", "tiny", columns=80)
+    numbers = as_json("-c", "tiny")["numbers"]
+    assert text == trace("-c", "tiny", "--numbers", columns=80)
+    arrays = [numbers["x"], numbers["scores"]]
+    for layer in numbers["layers"]:
+        arrays += [layer["y"], layer["dy"], *layer["parameters"].values()]
+        arrays += [*layer["gradients"].values(), *layer["updated"].values()]
+    shown = set(re.findall(r"-?[\d.]+(?:e-\d+)?", text))
+    for value in np.concatenate([np.ravel(array) for array in arrays]):
+        forms = {f"{value + 0.0:{form}}" for form in (".4f", ".3e", ".0f")}
+        assert forms & shown, value
+    for words in ("W (4, 3)", "dW = x^T dy (4, 3)", "db = sum of dy (3,)", "dx = dy W^T (2, 3)"):
+        assert words in text
+    assert f"loss = {numbers['batch_loss']:.4f}, the mean over 2" in text
+    assert f"a loss of {numbers['new_batch_loss']:.4f} now" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Nothing looks wrong." in text
+
+
+def test_trace_numbers_of_a_large_network_are_asked_for_and_cut() -> None:
+    assert as_json()["numbers"] is None
+    text = trace("--numbers", columns=80)
+    assert "x (100, 784)" in text
+    assert "... 94 more rows, 778 more columns" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Forward: what each layer puts out" in trace("-c", "tiny", "--no-numbers")
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mean_squared_error"])
+def test_trace_numbers_know_every_layer(layer: str, loss: str) -> None:
+    option = {"affine": "{affine: 3}", "dropout": "{dropout: 0.5}"}.get(layer, layer)
+    text = trace("-c", "tiny", "--set", f"network.1={option}", "--set", f"loss={loss}")
+    assert f"1.{layer}: y = " in text
+    assert "number by number" in text
+
+
+def test_trace_numbers_take_the_rate_that_the_schedule_begins_with() -> None:
+    slow = as_json("-c", "tiny", "--set", "schedule={kind: constant, warmup: 1}")["numbers"]
+    assert slow["learning_rate"] == pytest.approx(0.1 / 900)
+
+
+def test_trace_shows_how_the_values_of_each_layer_are_spread() -> None:
+    report = as_json()
+    for layer in report["layers"]:
+        assert sum(layer["activation_histogram"]) == np.prod(layer["output_shape"])
+    assert report["layers"][1]["activation_histogram"][0] > 5000  # what relu cuts off
+    assert re.search(r"1\.relu .* █[▁-█]{9}$", trace(), re.MULTILINE)
+    assert re.search(r"1\.relu .* @[_:=+*#@-]{9}$", trace(LC_ALL="C"), re.MULTILINE)
+
+
+def test_trace_index_says_which_logarithm_the_loss_is() -> None:
+    sample = as_json("--index", "7")["sample"]
+    probability = sample["probabilities"][sample["label"]]
+    assert f"loss = -ln {probability:.4g} = {sample['loss']:.4g} nats" in trace("--index", "7")
