@@ -34,11 +34,11 @@ PACKAGE = Path(nnctl.__file__).parent
 # A room may import those before it, and what lies below all of them.
 ROOMS = [
     *("nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
-    *("display", "cli"),
+    *("pictures", "display", "cli"),
 ]
 BELOW = {"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.files": {"nnctl.errors"}}
 # Which rooms may use which library, and the modules that may do so when they are imported.
-NUMERIC = {"nn", "graph", "inspection", "training", "gradcheck", "runs", "display"}
+NUMERIC = {"nn", "graph", "inspection", "training", "gradcheck", "runs", "pictures", "display"}
 LIBRARIES = {
     "numpy": (
         NUMERIC | {"datasets", "cli"},
@@ -52,9 +52,12 @@ LIBRARIES = {
     "safetensors": ({"runs.checkpoint"}, set()),
     "platformdirs": ({"datasets.source"}, set()),
     "matplotlib": ({"display.plot"}, set()),
+    "PIL": ({"pictures"}, set()),
 }
 RUNNER = CliRunner()
-HEAVY = ["click", "matplotlib", "msgspec", "numpy", "requests", "rich", "safetensors", "yaml"]
+HEAVY = [
+    *("PIL", "click", "matplotlib", "msgspec", "numpy", "requests", "rich", "safetensors", "yaml")
+]
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,9 @@ def test_commands_import_nothing_at_once_but_click_and_their_room() -> None:
 
 def test_declared_libraries_are_those_that_are_imported() -> None:
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["plot"]]
-    modules_of = {"pyyaml": "yaml"}
+    extras = {**project["optional-dependencies"], "test": []}
+    lines = [*project["dependencies"], *(line for extra in extras.values() for line in extra)]
+    modules_of = {"pyyaml": "yaml", "pillow": "PIL"}
     declared = {line.split(">")[0] for line in lines}
     used = {found.target.split(".")[0] for found in imports()} - sys.stdlib_module_names
     assert {modules_of.get(name, name) for name in declared} == used - {"nnctl"}

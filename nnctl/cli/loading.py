@@ -129,11 +129,12 @@ def find_checkpoint(
     which: str | None = None,
     dataset: str | None = None,
     option: str = "--dataset",
+    for_data: bool = True,
 ) -> tuple[Checkpoint, RunFolder | None, str]:
     """Return a checkpoint, its run if it lies in one, and which it is: best, last or its path.
 
     `name` is a run or a safetensors file, `dataset` replaces the data set that was trained on, as
-    `option` of the command does.
+    `option` of the command does. Without `for_data` the data set need not be known.
 
     Raises:
         RunError: run or checkpoint are missing or damaged.
@@ -168,7 +169,7 @@ def find_checkpoint(
         settings = replace(settings, name=recorded.name)
     else:
         run = None
-    if dataset is None and settings.data.dataset == FOLDER:
+    if for_data and dataset is None and settings.data.dataset == FOLDER:
         raise UsageError(
             f"{printable(name)}: was trained on a folder of its own: name one with {option}"
         )

@@ -33,5 +33,5 @@ def is_mnist_like(images: Array, image_shape: tuple[int, int]) -> bool:
         extent = 28 - inked.argmax(axis=1) - inked[:, ::-1].argmax(axis=1)
         longest = np.maximum(longest, extent)
         centre = profile @ np.arange(28) / mass
-        fits &= abs(centre - 14) <= 0.6
+        fits &= abs(centre - 14) <= 0.5
     return bool((fits & (longest == INK)).mean() >= SHARE)

@@ -1,0 +1,1 @@
+"""A person's own pictures of digits: read, prepared as MNIST was, recognised."""

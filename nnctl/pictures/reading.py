@@ -1,0 +1,157 @@
+"""Pictures from files: any common format by content, as grey levels, or a reason why not.
+
+Hides Pillow and its traps: decompression bombs, transparency, palettes, 16 bits, CMYK, the
+orientation in EXIF data, decoders that raise whatever comes to hand.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from nnctl.errors import DataError, UsageError, printable
+from nnctl.nn.functions import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # the well-tested decoders
+MAX_PIXELS = 40_000_000
+MAX_BYTES = 40_000_000  # that come through a pipe
+LARGEST = 800  # pixels of a side that are worked on; what is larger is shrunk
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in grey, turned the right way up."""
+
+    grey: Array  # (rows, columns), uint8, 0 black
+    rows: int  # of the file's picture
+    columns: int
+    shrunk: int  # so many of its pixels, each way, are one of `grey`
+
+
+def check_installed() -> None:
+    """Raise `UsageError` if the extra [pictures] is not installed."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            "pictures are read with Pillow, which is not installed\n"
+            "pip install 'nnctl[pictures]' installs it"
+        ) from None
+
+
+def read_file(name: str) -> Picture:
+    """Return the picture in file `name`; - is standard input.
+
+    Raises:
+        DataError: it can't be opened or read, is damaged, too large, no picture, or more than one.
+
+    """
+    try:
+        if name == "-":
+            return read(_buffered(sys.stdin.buffer))
+        with open(name, "rb") as file:
+            return read(file if file.seekable() else _buffered(file))
+    except OSError as error:
+        raise DataError(str(error.strerror or error)) from None
+
+
+def _buffered(stream: BinaryIO) -> BinaryIO:
+    """Return what comes through a pipe as a file."""
+    data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise DataError(f"longer than {MAX_BYTES:,} bytes")
+    return io.BytesIO(data)
+
+
+def read(file: BinaryIO) -> Picture:
+    """Return the picture in a file that was opened for reading.
+
+    Raises:
+        DataError: it is damaged, too large, no picture, or more than one.
+
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata that don't matter here
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as image:
+                return _read(image)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"no picture that can be read ({', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"more than {MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise what the bytes make them
+        raise DataError(f"damaged: {printable(error) or type(error).__name__}") from None
+
+
+def _read(image: Image.Image) -> Picture:
+    from PIL import ImageOps
+
+    columns, rows = image.size
+    if columns * rows > MAX_PIXELS:
+        raise DataError(f"{columns:,} x {rows:,} pixels; at most {MAX_PIXELS:,} are read")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a phone's JPEG with a preview behind it
+        raise DataError(f"{frames} pictures in one file; save the one you mean by itself")
+    image.draft("L", (LARGEST, LARGEST))  # lets a large JPEG be decoded at a fraction of its size
+    image.load()
+    factor = max(1, math.ceil(max(image.size) / LARGEST))
+    shrunk = factor * max(1, round(max(columns, rows) / max(image.size)))
+    upright = ImageOps.exif_transpose(image)
+    if upright.size[0] != image.size[0]:
+        rows, columns = columns, rows
+    return Picture(_grey(upright, factor), rows, columns, shrunk)
+
+
+def _grey(image: Image.Image, factor: int) -> Array:
+    """Return the image in grey, `factor` times smaller."""
+    mode = image.mode
+    if mode == "LAB":
+        image = image.getchannel("L")
+    elif mode[0] in "IF":
+        return _bytes(np.asarray(_shrunk(image.convert("F"), factor)))
+    elif "A" in mode or "a" in mode or "transparency" in image.info:
+        return _on_a_page(_shrunk(image.convert("RGBA"), factor))
+    elif mode not in ("L", "1"):
+        image = image.convert("RGB")
+    return np.asarray(_shrunk(image.convert("L"), factor))
+
+
+def _shrunk(image: Image.Image, factor: int) -> Image.Image:
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _bytes(values: Array) -> Array:
+    """Return numbers of any range, as cameras and microscopes fill 16 bits, spread over 0..255."""
+    if not np.isfinite(values).all():
+        raise DataError("pixels that are not finite numbers")
+    low, high = float(values.min()), float(values.max())
+    grey: Array = np.floor((values - low) * (255 / max(high - low, 1e-30)) + 0.5).astype(np.uint8)
+    return grey
+
+
+def _on_a_page(image: Image.Image) -> Array:
+    """Return ink on transparency as ink on the page that it stands out from: white or black."""
+    alpha = np.asarray(image.getchannel("A")) / np.float32(255)
+    grey: Any = np.asarray(image.convert("RGB").convert("L"))
+    if not alpha.any():
+        return np.full(grey.shape, 255, np.uint8)
+    ink = float((grey * alpha).sum() / alpha.sum())
+    page = 255 if ink < 128 else 0
+    shown: Array = np.floor(page + (grey - np.float32(page)) * alpha + 0.5).astype(np.uint8)
+    return shown
