@@ -103,8 +103,8 @@ def command(
     settings = checkpoint.settings
     if part == "validation" and not settings.data.validation:
         raise UsageError("--split validation: this run held no validation images out")
-    test_only = part == "test"
-    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, test_only=test_only)
+    parts = ("test",) if part == "test" else ("train",)
+    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=parts)
     trained_on = contents(checkpoint.data_sha256)
     same = all(trained_on.get(name) == sha for name, sha in contents(data.sha256).items())
     if dataset is None and not same:

@@ -27,15 +27,15 @@ def open_data(
     *,
     inputs: int | None = None,
     quiet: bool = False,
-    test_only: bool = False,
+    parts: tuple[str, ...] = ("train", "test"),
 ) -> DataSet:
     """Return the data set of `settings`, fetched if need be; shapes are checked before that.
 
     `inputs` is how many pixels the weights take, if there are any already. `quiet` leaves out the
-    progress of a download, not its warnings. With `test_only` the training pair is not read.
+    progress of a download, not its warnings. Only `parts` are read.
 
     Raises:
-        ConfigError: the network does not fit the data set.
+        ConfigError: the network does not fit the data set, or nothing is left to monitor.
         DataError: the data can't be had.
 
     """
@@ -43,8 +43,12 @@ def open_data(
     from nnctl.config import check_shapes
     from nnctl.display.downloads import download_progress
 
+    if "test" not in parts and settings.data.validation == 0:
+        raise settings.error(
+            "data.validation", "--no-test needs a validation set: data.validation above 0"
+        )
     name = settings.data.dataset
-    description = datasets.describe(name, test_only=test_only)
+    description = datasets.describe(name, parts=parts)
     units = check_shapes(settings, description.inputs, description.classes)
     if inputs not in (None, description.inputs):
         raise ConfigError(
@@ -52,7 +56,7 @@ def open_data(
             f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
         )
     with download_progress(quiet=quiet) as progress:
-        return datasets.load(name, source, progress=progress, classes=units, test_only=test_only)
+        return datasets.load(name, source, progress=progress, classes=units, parts=parts)
 
 
 @dataclass(frozen=True)

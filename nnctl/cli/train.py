@@ -49,6 +49,13 @@ def _fields() -> list[str]:
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Print the run directory and nothing else.")
 @click.option(
+    "--no-test",
+    "tested",
+    flag_value=False,
+    default=True,
+    help="Leave the test set unread; the test figures are null.",
+)
+@click.option(
     "--check",
     "check_only",
     is_flag=True,
@@ -67,6 +74,7 @@ def command(
     overwrite: bool,
     as_json: bool,
     quiet: bool,
+    tested: bool,
     check_only: bool,
     requirements: tuple[Requirement, ...],
     source: Source,
@@ -81,13 +89,12 @@ def command(
 
     from nnctl.cli.loading import open_data
     from nnctl.config import load_settings
-    from nnctl.display.output import warn
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.runs.folder import find_run
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
-    from nnctl.runs.recorder import begin, record
-    from nnctl.runs.resume import changes, check_same_data, go_on, recorded, restore
-    from nnctl.training.events import RunFinished
+    from nnctl.runs.recorder import train
+    from nnctl.runs.resume import check_same_data, recorded, restore
+    from nnctl.training.events import RunFinished, RunStarted
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
@@ -103,6 +110,8 @@ def command(
             run = find_run(resume, runs_dir)
             stack.enter_context(owned(run))
             before = recorded(run, overrides)
+            if not tested and "test" in before.parts:
+                raise UsageError("--no-test: the run was begun with its test set")
             settings = before.settings
             if summary := before.summary:
                 monitored = settings.data.monitored
@@ -118,16 +127,17 @@ def command(
         else:
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
-        data = open_data(settings, source, quiet=quiet)
+        parts = before.parts if before else ("train", "test") if tested else ("train",)
+        data = open_data(settings, source, quiet=quiet, parts=parts)
         if before is not None:
             check_same_data(before, data)
         threads = threads or (before.threads if before else requested())
-        trainer = stack.enter_context(closing(Trainer(settings, data, threads)))
         if check_only:
-            if before is not None:
-                restore(trainer, before)
-            if as_json or not quiet:
-                print_plan(trainer, as_json=as_json)
+            with closing(Trainer(settings, data, threads)) as trainer:
+                if before is not None:
+                    restore(trainer, before)
+                if as_json or not quiet:
+                    print_plan(trainer.plan(), as_json=as_json)
             return
         # From here on there is something to lose: a signal is answered after a checkpoint.
         request = stack.enter_context(signals.deferred())
@@ -135,16 +145,18 @@ def command(
             run = stack.enter_context(
                 new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
             )
-            manifest = begin(trainer, run)
-        else:
-            manifest = go_on(trainer, before)
-            for warning in changes(before, trainer.engine.threads):
-                warn(warning)
-        point_latest(runs_dir, run)
-
         try:
-            show = reporter(trainer, run, as_json=as_json, quiet=quiet)
-            for event in record(trainer, run, manifest, lambda: request.number is not None):
+            show = reporter(run, as_json=as_json, quiet=quiet)
+            for event in train(
+                settings,
+                data,
+                run,
+                threads=threads,
+                before=before,
+                stop=lambda: request.number is not None,
+            ):
+                if isinstance(event, RunStarted):
+                    point_latest(runs_dir, run)
                 show(event)
         except signals.Ended:  # a second signal, or the first took too long to answer
             _tell_how_to_go_on(run)

@@ -7,7 +7,7 @@ a cache, a mirror or somebody's folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from nnctl.datasets import cache, folder
 from nnctl.datasets.catalogue import (
     CATALOGUE,
-    FILES,
     PAIRS,
     KnownSet,
     find,
@@ -46,6 +45,9 @@ __all__ = [
     "read",
     "verify",
 ]
+
+
+PARTS = tuple(PAIRS)
 
 
 class Samples(NamedTuple):
@@ -89,10 +91,11 @@ class Description:
         return math.prod(self.image_shape)
 
 
-def describe(name: str, *, test_only: bool = False) -> Description:
+def describe(name: str, *, parts: Collection[str] = PARTS) -> Description:
     """Return the sizes of data set `name` without reading or fetching its samples.
 
-    With `test_only` the training pair need not be there, and is said to have no samples.
+    Of a folder only the `parts` that are asked for, train or test, need be there; a part that is
+    not has no samples.
 
     Raises `UsageError` for an unknown name, `DataError` for a folder whose headers are wrong.
     """
@@ -100,18 +103,15 @@ def describe(name: str, *, test_only: bool = False) -> Description:
     if isinstance(found, KnownSet):
         return Description(
             found.image_shape,
-            0 if test_only else found.train_samples,
-            found.test_samples,
+            found.train_samples if "train" in parts else 0,
+            found.test_samples if "test" in parts else 0,
             found.classes,
             found.class_names,
         )
-    test_images, test_labels = PAIRS["test"]
-    train_images, _ = PAIRS["train"]
-    wanted = [test_images, test_labels] if test_only else list(FILES)
-    shapes = folder.read_shapes(found, wanted)
-    test_samples, rows, columns = shapes[test_images]
-    train_samples = 0 if test_only else shapes[train_images][0]
-    return Description((rows, columns), train_samples, test_samples)
+    shapes = folder.read_shapes(found, parts)
+    counts = {part: shapes[PAIRS[part][0]][0] if part in parts else 0 for part in PARTS}
+    _, rows, columns = next(iter(shapes.values()))
+    return Description((rows, columns), counts["train"], counts["test"])
 
 
 def load(
@@ -120,24 +120,22 @@ def load(
     *,
     progress: Progress = SILENT,
     classes: int | None = None,
-    test_only: bool = False,
+    parts: Collection[str] = PARTS,
 ) -> DataSet:
     """Return data set `name`, fetched first if it isn't here; labels must lie below `classes`.
 
-    With `test_only` the training pair need not be there and is not read.
+    A part, train or test, that is not asked for is left unread and has no samples.
 
     Raises `DataError` if it is missing, damaged or not downloadable, and then says what to do.
     """
     # A folder's headers must agree before anything large is read.
-    sizes = describe(name, test_only=test_only)
+    sizes = describe(name, parts=parts)
     samples: dict[str, Samples] = {}
     hashes: dict[str, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for part, pair in PAIRS.items():
-        if part == "train" and test_only:
-            continue
+    for part in (part for part in PARTS if part in parts):
         values = []
-        for base in pair:
+        for base in PAIRS[part]:
             file = read(name, base, source, progress)
             hashes[file.name] = file.sha256
             shapes[base] = file.values.shape
@@ -146,11 +144,12 @@ def load(
         _check_labels(file.path, labels, sizes.classes or classes)
         samples[part] = Samples(images.reshape(len(images), -1), labels)
     folder.check_shapes(locate(name, source), shapes)  # once more: now they have been read
-    test = samples["test"]
+    some = next(iter(samples.values()))
+    nothing = Samples(some.images[:0], some.labels[:0])
     return DataSet(
         name=name,
-        train=samples.get("train") or Samples(test.images[:0], test.labels[:0]),
-        test=test,
+        train=samples.get("train", nothing),
+        test=samples.get("test", nothing),
         image_shape=sizes.image_shape,
         class_names=sizes.class_names,
         sha256=hashes,

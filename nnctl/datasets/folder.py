@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,10 +49,10 @@ def read(folder: Path, base: str) -> tuple[Array, Path, str]:
     return idx.decode(data, dimensions, path), path, hashlib.sha256(data).hexdigest()
 
 
-def read_shapes(folder: Path, bases: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each of `bases` from its header, checked against the others'."""
+def read_shapes(folder: Path, parts: Collection[str] = tuple(PAIRS)) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each file of `parts` from its header, checked against the others'."""
     shapes = {}
-    for base in bases:
+    for base in (base for part in parts for base in PAIRS[part]):
         path = _find(folder, base)
         with told("reading", path):
             shapes[base] = idx.read_shape(path, FILES[base])
@@ -82,7 +82,7 @@ def check_all(folder: Path) -> tuple[FileStatus, ...]:
     statuses = [_check(folder, base) for base in FILES]
     if all(status.state == "ready" for status in statuses):
         try:
-            read_shapes(folder, list(FILES))
+            read_shapes(folder)
         except DataError as error:
             statuses[0] = replace(statuses[0], state="damaged", problem=str(error))
     return tuple(statuses)

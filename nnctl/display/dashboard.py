@@ -22,8 +22,16 @@ from nnctl.display.region import Region
 from nnctl.display.summary import duration
 from nnctl.display.verdict import describe
 from nnctl.errors import printable
-from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.training.trainer import Trainer
+from nnctl.training.events import (
+    EpochFinished,
+    EpochJudged,
+    EpochsRestored,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+    Verdict,
+)
 
 INTERVAL = 0.1  # seconds between two redraws, at least
 SHARE = 0.01  # of the time, at most, goes into redraws
@@ -32,14 +40,14 @@ CHART_HEIGHTS = (4, 12)  # lines of a plot: fewer show nothing, more show no mor
 CHART_FRAME = 4  # lines around a plot: axis, its labels, up to two of legend
 
 
-def dashboard(trainer: Trainer) -> Callable[[Event], None]:
+def dashboard() -> Callable[[Event], None]:
     """Return what shows an event, mostly by doing nothing.
 
     At the end the dashboard is erased if standard output is a terminal too, where the result
     takes its place; else it stays.
     """
     region = Region(console(stderr=True))
-    view = View(trainer)
+    view = View()
     clock, due = time.perf_counter, 0.0
 
     def show(event: Event) -> None:
@@ -64,50 +72,59 @@ def dashboard(trainer: Trainer) -> Callable[[Event], None]:
 class View:
     """The dashboard's content, of the moment it is rendered; a renderable for rich."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
+    def __init__(self) -> None:
         self._started: RunStarted | None = None
         self._latest: StepFinished | EpochFinished | None = None
         self._since = time.perf_counter()
         self._rows: list[Row] = []
-        self._verdict = ""
+        self._verdict: Verdict | None = None
         self._drawn: tuple[object, Segments] = None, Segments([])  # the charts, and of what
 
     def take(self, event: Event) -> None:
-        """Note what an event tells; the trainer knows the rest."""
-        if isinstance(event, RunStarted):
-            self._started = event
-        elif not isinstance(event, RunFinished):
+        """Note what an event reports."""
+        if isinstance(event, StepFinished):
             self._latest = event
+        elif isinstance(event, EpochFinished):
+            self._latest = event
+            self._rows.append(msgspec.to_builtins(event))
+        elif isinstance(event, EpochJudged):
+            self._verdict = event.verdict
+        elif isinstance(event, EpochsRestored):
+            self._rows = msgspec.to_builtins(event.epochs)
+        elif isinstance(event, RunStarted):
+            self._started = event
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw into the width and height of the terminal."""
-        trainer = self.trainer
-        if len(trainer.progress.history) > len(self._rows):
-            self._rows = msgspec.to_builtins(trainer.progress.history)
-            verdict = msgspec.to_builtins(trainer.verdict())
-            self._verdict = describe(verdict, trainer.monitored).partition("\n")[0]
-        top, bottom = Group(*self._top(options)), Text(self._verdict)
+        started = self._started
+        if started is None:
+            return
+        verdict = ""
+        if self._verdict is not None:
+            described = describe(msgspec.to_builtins(self._verdict), started.monitored)
+            verdict = described.partition("\n")[0]
+        top, bottom = Group(*self._top(started, options)), Text(verdict)
         used = len(console.render_lines(top)) + len(console.render_lines(bottom))
         yield top
-        yield self._charts(console, options, console.height - 1 - used)
+        yield self._charts(console, options, console.height - 1 - used, started.epochs)
         yield bottom
 
-    def _top(self, options: ConsoleOptions) -> Iterator[Text]:
+    def _top(self, started: RunStarted, options: ConsoleOptions) -> Iterator[Text]:
         """Yield the lines of text above the charts."""
-        trainer, started, width = self.trainer, self._started, options.max_width
-        step, steps, epochs = trainer.progress.step, trainer.steps, trainer.settings.training.epochs
-        if started:
-            title = f"{started.name}  {started.dataset}  {started.parameters:,} parameters"
-            yield Text(printable(title), style="bold", no_wrap=True, overflow="crop")
-        words = f"epoch {min(trainer.progress.epoch + 1, epochs)}/{epochs}  {step / steps:4.0%}"
+        width, epochs = options.max_width, started.epochs
+        step = self._latest.step if self._latest else started.step
+        steps = epochs * started.steps_per_epoch
+        title = f"{started.name}  {started.dataset}  {started.parameters:,} parameters"
+        yield Text(printable(title), style="bold", no_wrap=True, overflow="crop")
+        epoch = min(step // started.steps_per_epoch + 1, epochs)
+        words = f"epoch {epoch}/{epochs}  {step / steps:4.0%}"
         yield Text(f"{words} {bar(step / steps, width - len(words) - 1, options)}")
 
         facts = [f"step {step:,}/{steps:,}"]
-        done = step - (started.step if started else 0)
+        done = step - started.step
         elapsed = time.perf_counter() - self._since
         if done:
-            facts.append(f"{done / elapsed * trainer.batch_size:,.0f} images/s")
+            facts.append(f"{done / elapsed * started.batch_size:,.0f} images/s")
             left = f"{duration((steps - step) * elapsed / done)} left"
             facts.append(left if step < steps else duration(elapsed))
         if self._latest is not None:
@@ -117,11 +134,13 @@ class View:
 
         for mark in best_mark(self._rows):
             row = self._rows[int(mark.x) - 1]
-            loss, accuracy = (row[f"{trainer.monitored}_{name}"] for name in ("loss", "accuracy"))
-            figures = [f"{trainer.monitored} loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
+            loss, accuracy = (row[f"{started.monitored}_{name}"] for name in ("loss", "accuracy"))
+            figures = [f"{started.monitored} loss {loss:.4f}", f"accuracy {accuracy:.2%}"]
             yield Text(flow([mark.name, *figures], width))
 
-    def _charts(self, console: Console, options: ConsoleOptions, room: int) -> Segments:
+    def _charts(
+        self, console: Console, options: ConsoleOptions, room: int, epochs: int
+    ) -> Segments:
         """Return the charts that fit into so many lines; they are drawn once an epoch."""
         width = options.max_width
         least, most = CHART_HEIGHTS
@@ -132,9 +151,8 @@ class View:
             return Segments([])
         look = (len(self._rows), width, height, count, options.ascii_only)
         if self._drawn[0] != look:
-            x_range = (1, self.trainer.settings.training.epochs)
             charts = [
-                make(self._rows, height=height, x_range=x_range)
+                make(self._rows, height=height, x_range=(1, epochs))
                 for make in (loss_chart, accuracy_chart)
             ]
             lines = console.render_lines(SideBySide(charts[:count]), options, new_lines=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -14,6 +14,11 @@ from nnctl.display.curves import Row, accuracy_chart, loss_chart, overfitting_ch
 from nnctl.display.tables import NOTHING, figures
 from nnctl.display.verdict import describe
 from nnctl.errors import printable
+
+if TYPE_CHECKING:
+    from nnctl.training.trainer import Plan
+
+PARTS = ("train", "validation", "test")
 
 
 def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], monitored: str) -> RenderableType:
@@ -34,7 +39,7 @@ def _figures(summary: Mapping[str, Any]) -> Table:
     best, epochs = summary["best_epoch"], summary["epochs"]
     which = f"best epoch {best}" if best else f"epoch {epochs}" if epochs else ""
     rows = []
-    for part in ("train", "validation", "test"):
+    for part in PARTS:
         loss, accuracy = summary[f"{part}_loss"], summary[f"{part}_accuracy"]
         rows.append(
             [
@@ -55,22 +60,21 @@ def _facts(summary: Mapping[str, Any]) -> str:
     )
 
 
-def plan_view(plan: Mapping[str, Any]) -> RenderableType:
+def plan_view(plan: Plan) -> RenderableType:
     """Return what `train --check` found: the layers, and what an epoch is."""
-    rows = [["input", f"({plan['batch_size']}, {plan['inputs']})", ""]]
-    for layer in plan["layers"]:
-        batch, units = layer["output_shape"]
-        count = f"{layer['parameters']:,}" if layer["parameters"] else ""
-        rows.append([layer["name"], f"({batch}, {units})", count])
-    rows.append(["total", "", f"{plan['parameters']:,}"])
+    rows = [["input", f"({plan.batch_size}, {plan.inputs})", ""]]
+    for layer in plan.layers:
+        batch, units = layer.output_shape
+        count = f"{layer.parameters:,}" if layer.parameters else ""
+        rows.append([layer.name, f"({batch}, {units})", count])
+    rows.append(["total", "", f"{plan.parameters:,}"])
     table = figures(["layer", "output", "parameters"], rows)
-    samples = (f"{plan[f'{part}_samples']:,} {part}" for part in ("train", "validation", "test"))
+    samples = (f"{getattr(plan, f'{part}_samples'):,} {part}" for part in PARTS)
     facts = (
-        f"{plan['steps_per_epoch']:,} steps an epoch of {plan['batch_size']:,} images, "
-        f"{plan['epochs']:,} epochs, {plan['threads']} "
-        f"{'thread' if plan['threads'] == 1 else 'threads'}"
+        f"{plan.steps_per_epoch:,} steps an epoch of {plan.batch_size:,} images, "
+        f"{plan.epochs:,} epochs, {plan.threads} {'thread' if plan.threads == 1 else 'threads'}"
     )
-    title = Text(f"{printable(plan['name'])} on {printable(plan['dataset'])}", style="bold")
+    title = Text(f"{printable(plan.name)} on {printable(plan.dataset)}", style="bold")
     return Group(title, table, "images: " + ", ".join(samples), facts)
 
 

@@ -8,40 +8,55 @@ for a dashboard, or else at the end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from nnctl.display.output import can_redraw, console, print_json, print_path
+from nnctl.display.output import can_redraw, console, print_json, print_path, warn
 from nnctl.errors import printable
-from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
+from nnctl.training.events import (
+    EpochFinished,
+    Event,
+    Notice,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
 
 if TYPE_CHECKING:
-    from nnctl.display.curves import Row
     from nnctl.runs.folder import RunFolder
-    from nnctl.training.trainer import Trainer
+    from nnctl.training.trainer import Plan
 
 Show = Callable[[Event], None]
 
 EVENTS = {RunStarted: "run_started", EpochFinished: "epoch_finished", RunFinished: "run_finished"}
 
 
-def reporter(trainer: Trainer, run: RunFolder, *, as_json: bool, quiet: bool) -> Show:
-    """Return what shows an event of `trainer`, which writes to `run`, as it happens.
+def reporter(run: RunFolder, *, as_json: bool, quiet: bool) -> Show:
+    """Return what shows an event of the run in a folder, as it happens.
 
     It is called for every step, so it costs next to nothing between two redraws.
     """
-    show_progress = _progress(trainer, as_json=as_json, quiet=quiet)
+    show_progress = _progress(as_json=as_json, quiet=quiet)
+    monitored = ""
 
     def show(event: Event) -> None:
+        nonlocal monitored
+        if isinstance(event, StepFinished):
+            show_progress(event)
+            return
+        if isinstance(event, Notice):
+            warn(event.message)
+            return
+        if isinstance(event, RunStarted):
+            monitored = event.monitored
         show_progress(event)
         if as_json:
             if name := EVENTS.get(type(event)):
                 _print_event(name, event)
         elif isinstance(event, RunFinished):
-            rows = msgspec.to_builtins(trainer.progress.history)
-            _print_end(run, event, rows, trainer.monitored, quiet=quiet)
+            _print_end(run, event, monitored, quiet=quiet)
 
     return show
 
@@ -55,40 +70,16 @@ def print_summary(
         RunError: its metrics are damaged.
 
     """
-    from nnctl.runs.folder import read_metrics
-
     if as_json:
         _print_event("run_finished", event)
     else:
-        _print_end(run, event, read_metrics(run), monitored, quiet=quiet)
+        _print_end(run, event, monitored, quiet=quiet)
 
 
-def print_plan(trainer: Trainer, *, as_json: bool) -> None:
+def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what a trainer would do: its layers with their shapes, samples, steps per epoch."""
-    network, settings = trainer.engine.network, trainer.settings
-    plan = {
-        "name": settings.name,
-        "dataset": settings.data.dataset,
-        "inputs": network.inputs,
-        "layers": [
-            {
-                "name": network.layer_name(index),
-                "output_shape": [trainer.batch_size, network.widths[index + 1]],
-                "parameters": layer.parameter_count,
-            }
-            for index, layer in enumerate(network.layers)
-        ],
-        "parameters": network.size,
-        "train_samples": len(trainer.split.train),
-        "validation_samples": len(trainer.split.validation),
-        "test_samples": len(trainer.data.test.labels),
-        "batch_size": trainer.batch_size,
-        "steps_per_epoch": trainer.steps_per_epoch,
-        "epochs": settings.training.epochs,
-        "threads": trainer.engine.threads,
-    }
     if as_json:
-        print_json(plan)
+        print_json(msgspec.to_builtins(plan))
     else:
         from nnctl.display.summary import plan_view
 
@@ -99,39 +90,42 @@ def _print_event(name: str, event: Event) -> None:
     print_json({"event": name, **msgspec.to_builtins(event)})
 
 
-def _print_end(
-    run: RunFolder, event: RunFinished, rows: Sequence[Row], monitored: str, *, quiet: bool
-) -> None:
+def _print_end(run: RunFolder, event: RunFinished, monitored: str, *, quiet: bool) -> None:
     """Print the end of a run for a person; `quiet`: its directory alone."""
     if quiet:
         print_path(run.path)
         return
     from nnctl.display.summary import summary_view
+    from nnctl.runs.folder import read_metrics
 
-    console().print(summary_view(msgspec.to_builtins(event), rows, monitored))
+    console().print(summary_view(msgspec.to_builtins(event), read_metrics(run), monitored))
     console().print(printable(run.path), soft_wrap=True)
 
 
 # Progress.
 
 
-def _progress(trainer: Trainer, *, as_json: bool, quiet: bool) -> Show:
+def _progress(*, as_json: bool, quiet: bool) -> Show:
     """Return what shows the progress on standard error."""
     if quiet:
         return lambda event: None
     if not can_redraw(sys.stderr) or (as_json and sys.stdout.isatty()):
         # JSON lines on the terminal that a dashboard is drawn on would tear it.
-        return _lines(trainer.settings.training.epochs)
+        return _lines()
     from nnctl.display.dashboard import dashboard
 
-    return dashboard(trainer)
+    return dashboard()
 
 
-def _lines(epochs: int) -> Show:
+def _lines() -> Show:
     """Return what prints a line for each epoch."""
+    epochs = 0
 
     def show(event: Event) -> None:
-        if isinstance(event, EpochFinished):
+        nonlocal epochs
+        if isinstance(event, RunStarted):
+            epochs = event.epochs
+        elif isinstance(event, EpochFinished):
             print(epoch_line(event, epochs), file=sys.stderr, flush=True)
 
     return show

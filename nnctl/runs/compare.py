@@ -198,7 +198,7 @@ def compare(first: RunRecord, second: RunRecord) -> Difference | str:
 
     """
     for record in (first, second):
-        if not record.run.predictions.exists():
+        if not record.run.test_predictions.exists():
             return f"{record.name} has not been tested yet"
     if _test_hashes(first) != _test_hashes(second):
         return f"{first.name} and {second.name} were tested on different images"
@@ -229,7 +229,7 @@ def _test_hashes(record: RunRecord) -> set[str]:
 
 def _read_predictions(run: RunFolder) -> tuple[Array, Array]:
     """Return labels and predictions (n,) from test_predictions.csv."""
-    lines = read_regular(run.predictions).split(b"\n")
+    lines = read_regular(run.test_predictions).split(b"\n")
     try:
         columns = lines[0].split(b",")
         label, prediction = columns.index(b"label"), columns.index(b"prediction")
@@ -237,5 +237,5 @@ def _read_predictions(run: RunFolder) -> tuple[Array, Array]:
         pairs = np.array([(int(row[label]), int(row[prediction])) for row in rows], np.int64)
         labels, predictions = pairs.reshape(-1, 2).T
     except (ValueError, IndexError, OverflowError):
-        raise RunError(f"{printable(run.predictions)}: damaged, not a CSV of predictions") from None
+        raise RunError(f"{printable(run.test_predictions)}: damaged, not a CSV of predictions") from None
     return labels, predictions

@@ -63,9 +63,14 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
-    def predictions(self) -> Path:
+    def test_predictions(self) -> Path:
         """The prediction for each test image."""
         return self.path / "test_predictions.csv"
+
+    @property
+    def validation_predictions(self) -> Path:
+        """The prediction for each validation image, and its loss."""
+        return self.path / "validation_predictions.csv"
 
     @property
     def last(self) -> Path:

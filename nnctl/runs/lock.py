@@ -168,7 +168,7 @@ def _swept(path: Path) -> bool:
 def _clear(run: RunFolder) -> None:
     """Remove everything of a run but its manifest; links, not what they point to."""
     with told("clearing", run.path):
-        for path in (run.config, run.metrics, run.summary, run.predictions):
+        for path in (run.config, run.metrics, run.summary, run.test_predictions, run.validation_predictions):
             path.unlink(missing_ok=True)
         if run.last.parent.is_symlink():
             run.last.parent.unlink()

@@ -1,20 +1,56 @@
-"""One session of training: the trainer's events, recorded in its run folder as they pass."""
+"""Train a run in its folder: settings and data in, events out, and everything kept.
+
+The command, `nnctl runs verify`, and the tests all train by `train`.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from contextlib import closing
 from typing import Any
 
-from nnctl.config import to_yaml
+from nnctl.config import Settings, to_yaml
+from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
 from nnctl.files import as_text, told, write_atomically
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
-from nnctl.training.evaluation import predictions_csv
-from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from nnctl.runs.folder import RunFolder, append_row, new_manifest, now, to_json
+from nnctl.runs.resume import Recorded, changes, go_on
+from nnctl.training.evaluation import predictions_csv
+from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
 from nnctl.training.trainer import Trainer
+
+
+def train(
+    settings: Settings,
+    data: DataSet,
+    run: RunFolder,
+    *,
+    threads: int | None = None,
+    before: Recorded | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Event]:
+    """Train in `run`, which the caller owns; yield what happens once it is kept.
+
+    `before` is the run as it was left, if it is resumed. When `stop()` becomes true, the step is
+    finished, a checkpoint written and the run ended.
+
+    Raises:
+        ConfigError: the settings ask for more images than there are.
+        RunError: a checkpoint of the run is missing, damaged, or not that of these data.
+        Diverged: a loss or weight is not finite, or the loss exploded; the summary is written.
+        SystemFailure: something could not be written.
+
+    """
+    with closing(Trainer(settings, data, threads, run_dir=as_text(run.path))) as trainer:
+        if before is None:
+            manifest = begin(trainer, run)
+        else:
+            manifest = go_on(trainer, before) or begin(trainer, run)
+            for change in changes(before, trainer.engine.threads):
+                yield Notice(change)
+        yield from record(trainer, run, manifest, stop)
 
 
 def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
@@ -38,21 +74,12 @@ def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
 
 
 def record(
-    trainer: Trainer,
-    run: RunFolder,
-    manifest: dict[str, Any],
-    stop: Callable[[], bool] = lambda: False,
+    trainer: Trainer, run: RunFolder, manifest: dict[str, Any], stop: Callable[[], bool]
 ) -> Iterator[Event]:
     """Train, keep everything that happens in `run`, and pass the events on.
 
     A metrics row is on the disk before the checkpoint that covers it, and the best checkpoint
-    before the last: whatever moment the process is killed at, `last` can be resumed. When
-    `stop()` becomes true, the step is finished, a checkpoint written and the run ended.
-
-    Raises:
-        Diverged: as the trainer; the summary is written first.
-        SystemFailure: something could not be written.
-
+    before the last: whatever moment the process is killed at, `last` can be resumed.
     """
     saved_at, saved_step = time.monotonic(), -1
 
@@ -74,12 +101,20 @@ def record(
             write_atomically(run.best, data)
         save(data)
 
-    def finished(event: RunFinished) -> RunFinished:
-        event = replace(event, run_dir=as_text(run.path))
+    def save_predictions() -> None:
+        validation, test = (trainer.engine.measured(part) for part in ("validation", "test"))
+        if len(validation.labels):
+            indices = trainer.split.validation.tolist()
+            data = predictions_csv(validation, indices, with_losses=True)
+            write_atomically(run.validation_predictions, data)
+        if len(test.labels):
+            data = predictions_csv(test, range(len(test.labels)))
+            write_atomically(run.test_predictions, data)
+
+    def save_end(event: RunFinished) -> None:
         manifest.update(ended=now(), seconds=event.seconds)
         write_atomically(run.manifest, to_json(manifest))
         write_atomically(run.summary, to_json(event))
-        return event
 
     try:
         for event in trainer.events():
@@ -89,20 +124,19 @@ def record(
                     save_inside_epoch()
             elif isinstance(event, EpochFinished):
                 save_epoch(event)
-            elif isinstance(event, RunStarted):
-                event = replace(event, run_dir=as_text(run.path))
-            else:
-                test = trainer.engine.measured("test")
-                if event.test_loss is not None:
-                    data = predictions_csv(test, range(len(test.labels)))
-                    write_atomically(run.predictions, data)
-                event = finished(event)
+            elif isinstance(event, RunFinished):
+                save_predictions()
+                save_end(event)
             yield event
             if stop() and not isinstance(event, RunFinished):
                 if saved_step != trainer.progress.step:
                     save_inside_epoch()
-                yield finished(trainer.finish("interrupted"))
+                end = trainer.finish("interrupted")
+                save_end(end)
+                yield end
                 return
     except Diverged:
-        yield finished(trainer.finish("diverged"))
+        end = trainer.finish("diverged")
+        save_end(end)
+        yield end
         raise

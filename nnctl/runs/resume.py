@@ -10,6 +10,7 @@ from typing import Any
 
 from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet, contents
+from nnctl.datasets.catalogue import PAIRS
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import has_separator, told, write_atomically
 from nnctl.runs.checkpoint import Checkpoint, load, versions
@@ -25,7 +26,6 @@ from nnctl.runs.folder import (
     repair_metrics,
     to_json,
 )
-from nnctl.runs.recorder import begin
 from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import Snapshot, Trainer
 
@@ -42,6 +42,12 @@ class Recorded:
     threads: int
     data_sha256: Mapping[str, str]
     manifest: dict[str, Any]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the data set that the run reads: train, and test unless it has --no-test."""
+        files = {name.removesuffix(".gz") for name in self.data_sha256}
+        return tuple(part for part, pair in PAIRS.items() if files.intersection(pair))
 
     @property
     def summary(self) -> RunFinished | None:
@@ -166,10 +172,10 @@ def restore(trainer: Trainer, before: Recorded) -> None:
         _check_best(trainer, before, best)
 
 
-def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
+def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
     """Put the trainer where the run was left, its metrics too; return the run's manifest.
 
-    The data are those of the run, as `check_same_data` finds.
+    Return None if the run was killed before its first checkpoint. The data are those of the run, as `check_same_data` finds.
 
     Raises:
         RunError: as `restore`.
@@ -179,7 +185,7 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
     checkpoint, run, manifest = before.checkpoint, before.run, before.manifest
     restore(trainer, before)
     if checkpoint is None:
-        return begin(trainer, run)
+        return None
     snapshot = checkpoint.snapshot
     repair_metrics(run, trainer.progress.history)
     unfinished = _seconds(manifest, "unfinished_epoch_seconds") if snapshot.progress.position else 0
@@ -194,7 +200,8 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any]:
     # They speak of the run as it was.
     with told("removing", run.path):
         run.summary.unlink(missing_ok=True)
-        run.predictions.unlink(missing_ok=True)
+        run.test_predictions.unlink(missing_ok=True)
+        run.validation_predictions.unlink(missing_ok=True)
     return manifest
 
 

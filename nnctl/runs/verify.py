@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,10 +14,10 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
 from nnctl.runs.checkpoint import versions
 from nnctl.runs.lock import new_run
-from nnctl.runs.resume import check_same_data, go_on, recorded
+from nnctl.runs.resume import check_same_data, recorded
 from nnctl.runs.folder import RunFolder
-from nnctl.runs.recorder import begin, record
-from nnctl.training.trainer import Trainer
+from nnctl.runs.recorder import train
+from nnctl.training.events import RunStarted
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
     """
     before = recorded(run, ())
     settings, checkpoint = before.settings, before.checkpoint
-    data = datasets.load(settings.data.dataset, source)
+    data = datasets.load(settings.data.dataset, source, parts=before.parts)
     check_same_data(before, data)
     threads = threads or before.threads
     own = None
@@ -88,15 +88,21 @@ def _train(
     Return the steps done, and how many an epoch has.
     """
     run = RunFolder(folder)
-    with closing(Trainer(settings, data, threads)) as trainer:
+    with ExitStack() as stack:
+        before = None
         if run.config.exists():
-            manifest = go_on(trainer, recorded(run, ()))
+            before = recorded(run, ())
         else:
-            with new_run(folder, folder.parent, settings.name) as run:
-                manifest = begin(trainer, run)
-        for _ in record(trainer, run, manifest, lambda: stop(trainer.progress.step)):
-            pass
-        return trainer.progress.step, trainer.steps_per_epoch
+            stack.enter_context(new_run(folder, folder.parent, settings.name))
+        step = steps_per_epoch = 0
+        events = train(
+            settings, data, run, threads=threads, before=before, stop=lambda: stop(step)
+        )
+        for event in events:
+            if isinstance(event, RunStarted):
+                steps_per_epoch = event.steps_per_epoch
+            step = getattr(event, "step", step)
+        return step, steps_per_epoch
 
 
 def _sha256(path: Path) -> str:

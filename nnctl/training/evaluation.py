@@ -96,8 +96,14 @@ def evaluate(
     return result
 
 
-def predictions_csv(result: Evaluation, indices: Iterable[int]) -> bytes:
+def predictions_csv(
+    result: Evaluation, indices: Iterable[int], *, with_losses: bool = False
+) -> bytes:
     """Return a CSV of the predictions; `indices` are the samples' places in the original file."""
-    rows = zip(indices, result.labels, result.predictions, result.probabilities, strict=True)
-    lines = [f"{index},{label},{prediction},{p:.9g}" for index, label, prediction, p in rows]
-    return "\n".join(["index,label,prediction,probability", *lines, ""]).encode()
+    columns = ["index", "label", "prediction", "probability"]
+    rows = [indices, result.labels, result.predictions, map("{:.9g}".format, result.probabilities)]
+    if with_losses:
+        columns.append("loss")
+        rows.append(map("{:.9g}".format, result.losses))
+    lines = [",".join(map(str, row)) for row in zip(*rows, strict=True)]
+    return "\n".join([",".join(columns), *lines, ""]).encode()

@@ -1,4 +1,6 @@
-"""What a training run tells, as it happens; the fields are those of `nnctl train --json`.
+"""What a training run reports, as it happens.
+
+The fields of `RunStarted`, `EpochFinished` and `RunFinished` are those of `nnctl train --json`.
 
 Losses are means per sample (softmax_cross_entropy: in nats), accuracies fractions, times seconds.
 """
@@ -27,6 +29,24 @@ class RunStarted:
     parameters: int
     threads: int
     step: int  # steps done so far; above 0 when a run is resumed
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int  # of the whole run
+    monitored: str  # the set whose curve is judged: validation or test
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know: the run goes on, but not quite as it was asked to."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class EpochsRestored:
+    """A resumed run has these epochs already."""
+
+    epochs: tuple[EpochFinished, ...]
 
 
 class StepFinished(NamedTuple):
@@ -86,6 +106,13 @@ class Verdict:
     evidence: Evidence
 
 
+@dataclass(frozen=True)
+class EpochJudged:
+    """The verdict on overfitting after an epoch."""
+
+    verdict: Verdict
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
     """The run's last word; figures are those of the best epoch (without validation: the last)."""
@@ -106,4 +133,6 @@ class RunFinished:
     run_dir: str
 
 
-Event = RunStarted | StepFinished | EpochFinished | RunFinished
+Event = (
+    RunStarted | Notice | EpochsRestored | StepFinished | EpochFinished | EpochJudged | RunFinished
+)

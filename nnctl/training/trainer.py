@@ -26,7 +26,10 @@ from nnctl.nn.schedules import SCHEDULES
 from nnctl.training.engine import Engine, split_data
 from nnctl.training.events import (
     EpochFinished,
+    EpochJudged,
+    EpochsRestored,
     Event,
+    Notice,
     RunFinished,
     RunStarted,
     Status,
@@ -67,17 +70,49 @@ class Snapshot:
     progress: Progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlannedLayer:
+    """A layer of a `Plan`."""
+
+    name: str  # POSITION.KIND
+    output_shape: tuple[int, int]  # (batch, units)
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The fields of `nnctl train --check --json`: what training would do."""
+
+    name: str
+    dataset: str
+    inputs: int  # numbers a sample
+    layers: list[PlannedLayer]
+    parameters: int
+    train_samples: int
+    validation_samples: int
+    test_samples: int
+    batch_size: int
+    steps_per_epoch: int
+    epochs: int
+    threads: int
+
+
 class Trainer:
     """Trains one network on one data set; made once, run once, then closed."""
 
-    def __init__(self, settings: Settings, data: DataSet, threads: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, data: DataSet, threads: int | None = None, *, run_dir: str = ""
+    ) -> None:
         """Lay everything out; `events` starts the work. Without `threads` the rule decides.
+
+        The events name `run_dir` as the place where the run is kept. A data set without test
+        images leaves the test figures None.
 
         Raises:
             ConfigError: the settings ask for more images than there are.
 
         """
-        self.settings, self.data = settings, data
+        self.settings, self.data, self.run_dir = settings, data, run_dir
         training = settings.training
         self.split = split_data(settings, data)
         samples = len(self.split.train)
@@ -101,7 +136,7 @@ class Trainer:
     # The run, as its caller sees it.
 
     def events(self) -> Iterator[Event]:
-        """Train to the end, telling what happens.
+        """Train to the end, and report what happens.
 
         Raises:
             Diverged: a loss or weight is not finite, or the loss exploded.
@@ -111,7 +146,7 @@ class Trainer:
         self._since = time.perf_counter()
         self.engine.start()
         yield RunStarted(
-            run_dir="",
+            run_dir=self.run_dir,
             name=settings.name,
             seed=settings.seed,
             dataset=settings.data.dataset,
@@ -121,7 +156,15 @@ class Trainer:
             parameters=self.engine.network.size,
             threads=self.engine.threads,
             step=progress.step,
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=settings.training.epochs,
+            monitored=self.monitored,
         )
+        if reason := self.engine.group.alone_because:
+            yield Notice(f"{reason}; one process computes alone: slower, but the same bytes")
+        if progress.history:
+            yield EpochsRestored(tuple(progress.history))
         while progress.epoch < settings.training.epochs and not self.out_of_patience:
             yield from self._epoch()
         yield self.finish("early_stopped" if self.out_of_patience else "completed")
@@ -150,11 +193,12 @@ class Trainer:
         done = status in ("completed", "early_stopped")
         history = self.progress.history
         chosen = history[-1] if history and self.monitored == "test" else self.best
-        test = self.engine.measured("test")
         if done:
             if self._best_parameters:  # which a validation set has chosen
                 self.engine.network.load(self._best_parameters)
-            self.engine.measure("test")
+            for part in ("validation", "test"):
+                self.engine.measure(part)
+        test = self.engine.measured("test") if done and len(self.data.test.labels) else None
         return RunFinished(
             status=status,
             epochs=self.progress.epoch,
@@ -163,13 +207,38 @@ class Trainer:
             train_accuracy=chosen.train_accuracy if chosen else None,
             validation_loss=chosen.validation_loss if chosen else None,
             validation_accuracy=chosen.validation_accuracy if chosen else None,
-            test_loss=test.loss if done else None,
-            test_accuracy=test.accuracy if done else None,
+            test_loss=test.loss if test else None,
+            test_accuracy=test.accuracy if test else None,
             parameters=self.engine.network.size,
             seed=self.settings.seed,
             overfitting=self.verdict(),
             seconds=self.seconds + time.perf_counter() - self._since,
-            run_dir="",
+            run_dir=self.run_dir,
+        )
+
+    def plan(self) -> Plan:
+        """Return what `events` would do."""
+        network = self.engine.network
+        return Plan(
+            name=self.settings.name,
+            dataset=self.settings.data.dataset,
+            inputs=network.inputs,
+            layers=[
+                PlannedLayer(
+                    name=network.layer_name(index),
+                    output_shape=(self.batch_size, network.widths[index + 1]),
+                    parameters=layer.parameter_count,
+                )
+                for index, layer in enumerate(network.layers)
+            ],
+            parameters=network.size,
+            train_samples=len(self.split.train),
+            validation_samples=len(self.split.validation),
+            test_samples=len(self.data.test.labels),
+            batch_size=self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.settings.training.epochs,
+            threads=self.engine.threads,
         )
 
     def verdict(self) -> Verdict:
@@ -243,6 +312,7 @@ class Trainer:
                 started = clock()
         self.epoch_seconds += clock() - started
         yield self._finish_epoch()
+        yield EpochJudged(self.verdict())
 
     def _watch_for_divergence(self, loss: float) -> None:
         """Note the loss of a step; raise `Diverged` if it is not finite, or has exploded."""

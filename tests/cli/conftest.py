@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,7 @@ import pytest
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
 from nnctl.runs import lock as claims
-from nnctl.runs.recorder import begin, record
-from nnctl.training.trainer import Trainer
+from nnctl.runs.recorder import train
 
 SMALL = {
     **{"data.train_size": "1000", "data.validation": "300"},
@@ -33,11 +31,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load("mnist-sample", Source())
     for overrides in RUNS:
         settings = load_settings("quickstart", [*(SMALL | overrides).items()])
-        with (
-            closing(Trainer(settings, data, 1)) as trainer,
-            claims.new_run(None, folder, settings.name) as run,
-        ):
-            for _ in record(trainer, run, begin(trainer, run)):
+        with claims.new_run(None, folder, settings.name) as run:
+            for _ in train(settings, data, run, threads=1):
                 pass
             claims.point_latest(folder, run)
     return folder

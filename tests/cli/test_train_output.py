@@ -343,3 +343,23 @@ def test_requirement_decides_the_exit_code_when_all_is_written(
     assert captured.out.splitlines()[-1] == "runs/small-001"
     assert ("nnctl: error" in captured.err) is (code == 3)
     assert Path("runs/small-001/test_predictions.csv").exists()
+
+
+def test_no_test_leaves_the_test_files_unread(tmp_path: Path, raw_files: dict[str, bytes]) -> None:
+    """They need not even be there; and the run goes on without them."""
+    (tmp_path / "data").mkdir()
+    for name, data in raw_files.items():
+        if name.startswith("train"):
+            (tmp_path / "data" / name).write_bytes(data)
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {dataset: ./data, validation: 50}\nnetwork: [{affine: 10}]\n")
+    arguments = ["train", "-c", str(config), "--no-test", "--epochs", "1", "--json"]
+    for words in (arguments, ["train", "--resume", "latest", "--epochs", "2", "--json"]):
+        result = CliRunner().invoke(cli, words)
+        assert result.exit_code == 0, result.output
+        finished = json.loads(result.stdout.splitlines()[-1])
+        assert finished["test_loss"] is finished["test_accuracy"] is None
+        assert finished["validation_accuracy"] is not None
+    assert not Path("runs/latest/test_predictions.csv").exists()
+    assert run([*arguments, "--set", "data.validation=0"]) == 2  # nothing would be monitored
+    assert run(["train", "-c", str(config), "-q"]) == 4

@@ -314,8 +314,8 @@ def test_test_pair_alone_serves_where_only_it_is_asked_for(
 ) -> None:
     pair = {name: raw_files[name] for name in (TEST_IMAGES, TEST_LABELS)}
     folder = str(fill(tmp_path, pair))
-    assert describe(folder, test_only=True).test_samples == 30
-    data = load(folder, HERE, test_only=True)
+    assert describe(folder, parts=("test",)).test_samples == 30
+    data = load(folder, HERE, parts=("test",))
     assert data.test.images.shape == (30, 784)
     assert data.train.images.shape == (0, 784)
     assert data.sha256 == {name: sha256(content) for name, content in pair.items()}
@@ -328,7 +328,7 @@ def test_training_pair_is_not_read_where_only_the_test_pair_is_asked_for(
     tmp_path: Path, raw_files: Files
 ) -> None:
     folder = str(fill(tmp_path, raw_files | {TRAIN_IMAGES: b"damaged"}))
-    assert len(load(folder, HERE, test_only=True).test.labels) == 30
+    assert len(load(folder, HERE, parts=("test",)).test.labels) == 30
 
 
 # What others do to the files meanwhile.

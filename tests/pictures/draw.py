@@ -28,7 +28,7 @@ def main() -> None:
         record=True, width=100, height=24, file=io.StringIO(), force_terminal=True, highlight=False
     )
     with closing(Trainer(settings, data)) as trainer:
-        view = View(trainer)
+        view = View()
         for event in trainer.events():
             view.take(event)
             if isinstance(event, StepFinished) and event.step == STEP:

@@ -163,8 +163,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 MODULES = (
     *("cli.group", "cli.train", "cli.evaluate", "cli.runs", "cli.plot", "cli.loading"),
     *("display.training", "display.downloads", "display.dashboard", "display.evaluation"),
-    *("display.runs", "display.curves", "training.session", "training.resume"),
-    *("training.compare", "training.verify", "training.mistakes", "config"),
+    *("display.runs", "display.curves", "runs.recorder", "runs.resume"),
+    *("runs.compare", "runs.verify", "training.mistakes", "config"),
 )
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def whole(tiny_data: DataSet, tiny_settings: Callable[..., Settings]) -> Checkpo
     made = tiny_settings(network=network, optimizer={"kind": "adam", "learning_rate": 1e-5})
     with closing(Trainer(made, tiny_data, 1)) as trainer:
         # Started, and in each epoch three steps and their end.
-        for _ in islice(trainer.events(), 1 + 4 + 4 + 2):
+        for _ in islice(trainer.events(), 1 + 5 + 5 + 2):
             pass
         return checkpoint_of(trainer)
 

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,14 @@ import numpy as np
 import pytest
 
 from nnctl.config import Settings
-from nnctl.datasets import DataSet
+from nnctl.datasets import DataSet, Samples
 from nnctl.errors import Diverged
+from nnctl.runs import recorder
 from nnctl.runs.checkpoint import load
 from nnctl.runs.lock import new_run
-from nnctl.training.events import TIMINGS, EpochFinished, Event, RunFinished, RunStarted
-from nnctl.runs.resume import go_on, recorded
+from nnctl.training.events import TIMINGS, EpochFinished, Event, RunFinished, RunStarted, StepFinished
+from nnctl.runs.resume import recorded
 from nnctl.runs.folder import RunFolder
-from nnctl.runs.recorder import begin, record
-from nnctl.training.trainer import Trainer
 
 Make = Callable[..., Settings]
 
@@ -28,17 +28,27 @@ def train(
     data: DataSet,
     folder: Path,
     threads: int = 1,
-    stop: Callable[[Trainer], bool] = lambda trainer: False,
+    stop: Callable[[list[Event]], bool] = lambda events: False,
 ) -> list[Event]:
     """Train in `folder`, from where it was left."""
     run = RunFolder(folder)
-    with closing(Trainer(settings, data, threads)) as trainer:
-        if run.config.exists():
-            manifest = go_on(trainer, recorded(run, ()))
-        else:
-            with new_run(folder, folder.parent, settings.name):
-                manifest = begin(trainer, run)
-        return list(record(trainer, run, manifest, lambda: stop(trainer)))
+    events: list[Event] = []
+    with ExitStack() as stack:
+        before = recorded(run, ()) if run.config.exists() else None
+        if before is None:
+            stack.enter_context(new_run(folder, folder.parent, settings.name))
+        for event in recorder.train(
+            settings, data, run, threads=threads, before=before, stop=lambda: stop(events)
+        ):
+            events.append(event)
+    return events
+
+
+def last_step(events: list[Event]) -> int:
+    """Return how many steps were done when the last event came."""
+    steps = [event.step for event in events if isinstance(event, RunStarted | StepFinished)]
+    steps += [event.step for event in events if isinstance(event, EpochFinished)]
+    return max(steps, default=0)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -64,9 +74,13 @@ def test_run_folder_holds_what_the_events_told(
     assert manifest["data_sha256"] == dict(tiny_data.sha256)
     assert manifest["started"] <= manifest["ended"]
     assert manifest["seconds"] == finished.seconds
-    lines = run.predictions.read_text().splitlines()
+    lines = run.test_predictions.read_text().splitlines()
     assert lines[0] == "index,label,prediction,probability"
     assert len(lines) == 31
+    lines = run.validation_predictions.read_text().splitlines()
+    assert lines[0] == "index,label,prediction,probability,loss"
+    losses = [float(line.split(",")[4]) for line in lines[1:]]
+    assert sum(losses) / 40 == pytest.approx(finished.validation_loss)  # of the best epoch
     last, best = load(run.last).snapshot, load(run.best).snapshot
     assert last.progress.epoch == 3
     assert best.progress.epoch == finished.best_epoch
@@ -81,8 +95,29 @@ def test_run_folder_holds_what_the_events_told(
             "metrics.jsonl",
             "summary.json",
             "test_predictions.csv",
+            "validation_predictions.csv",
         ]
     )
+
+
+def test_run_without_test_set_chooses_the_same_weights_and_has_no_test_figures(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    nothing = Samples(tiny_data.test.images[:0], tiny_data.test.labels[:0])
+    untested = replace(tiny_data, test=nothing, sha256={"train-images-idx3-ubyte": "0" * 64})
+    events = train(tiny_settings(), untested, tmp_path / "run")
+    finished = events[-1]
+    assert isinstance(finished, RunFinished)
+    assert finished.status == "completed"
+    assert finished.test_loss is finished.test_accuracy is None
+    run, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "tested")
+    assert not run.test_predictions.exists()
+    train(tiny_settings(), tiny_data, other.path)
+    assert run.validation_predictions.read_bytes() == other.validation_predictions.read_bytes()
+    weights, others = (load(each.best).snapshot.parameters for each in (run, other))
+    assert {name: array.tobytes() for name, array in weights.items()} == {
+        name: array.tobytes() for name, array in others.items()
+    }
 
 
 def test_without_validation_no_best_checkpoint_is_chosen(
@@ -139,7 +174,7 @@ def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
             tiny_data,
             parted,
             threads,
-            lambda trainer: trainer.progress.step >= after,  # noqa: B023
+            lambda events: last_step(events) >= after,  # noqa: B023
         )
         assert isinstance(events[0], RunStarted)
         assert events[0].step == step
@@ -150,7 +185,7 @@ def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
         if settings.data.validation:
             assert RunFolder(other).best.read_bytes() == RunFolder(one).best.read_bytes()
         assert rows(other) == rows(one)
-        assert RunFolder(other).predictions.read_bytes() == RunFolder(one).predictions.read_bytes()
+        assert RunFolder(other).test_predictions.read_bytes() == RunFolder(one).test_predictions.read_bytes()
     if name == "early stopping":
         assert len(rows(one)) == 3
         assert json.loads(RunFolder(parted).summary.read_text())["status"] == "early_stopped"
@@ -170,12 +205,7 @@ def test_stop_that_comes_while_an_event_is_drawn_still_saves_its_step(
     tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    drawn: list[Event] = []
-    with closing(Trainer(tiny_settings(), tiny_data, 1)) as trainer:
-        with new_run(run.path, tmp_path, "x"):
-            manifest = begin(trainer, run)
-        for event in record(trainer, run, manifest, lambda: len(drawn) == 4):
-            drawn.append(event)
+    drawn = train(tiny_settings(), tiny_data, run.path, stop=lambda events: len(events) == 4)
     assert isinstance(drawn[-1], RunFinished)
     assert load(run.last).snapshot.progress.step == 3
 
@@ -184,7 +214,7 @@ def test_stop_before_the_first_step_leaves_a_run_to_go_on_with(
     tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    events = train(tiny_settings(), tiny_data, run.path, stop=lambda trainer: True)
+    events = train(tiny_settings(), tiny_data, run.path, stop=lambda events: True)
     assert [type(event) for event in events] == [RunStarted, RunFinished]
     assert load(run.last).snapshot.progress.step == 0
     assert json.loads(run.summary.read_text())["status"] == "interrupted"

@@ -263,7 +263,7 @@ def test_with_validation_the_test_set_is_measured_once(
 
     monkeypatch.setattr(engine.Engine, "measure", spy)
     finished(tiny_settings(), tiny_data)
-    assert parts == ["train", "validation"] * 3 + ["test"]
+    assert parts == ["train", "validation"] * 3 + ["validation", "test"]
 
 
 def test_training_curve_is_measured_on_some_fixed_samples(
