@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from nnctl.files import write_atomically
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -74,6 +76,16 @@ def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 def print_path(path: Path | str) -> None:
     """Print a path alone on a line of standard output, byte for byte, for a script to use."""
     _print_bytes(os.fsencode(path))
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Make `data` the content of file `path`; - is standard output."""
+    if path != Path("-"):
+        write_atomically(path, data)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def _print_bytes(line: bytes) -> None:
