@@ -67,10 +67,10 @@ def command(
 ) -> None:
     """Compare backpropagation with numerical gradients, layer by layer and end to end.
 
-    In float64, on training images of the data set, through the network as it would start or with
-    the weights of --run; dropout's mask is held fixed, batch_norm is in training. If a gradient
-    is wrong, the layer is named, with the likely cause. --seed chooses images and entries, and
-    without --run the weights.
+    In float64, on training images as the first epoch sees them, through the network as it would
+    start or with the weights of --run; dropout's mask is held fixed, batch_norm is in training.
+    If a gradient is wrong, the layer is named, with the likely cause. --seed chooses images and
+    entries, and without --run the weights.
 
     --sweep shows why h is what it is: above it truncation spoils the numerical gradient, below it
     rounding. With --json it adds `sweep`, a list of {"h", "error"}.
@@ -80,7 +80,6 @@ def command(
     import numpy as np
 
     from nnctl.config import build
-    from nnctl.datasets.batches import Gatherer
     from nnctl.gradcheck.check import check, sweep
     from nnctl.nn.losses import LOSSES
     from nnctl.nn.randomness import Concern, generator
@@ -98,7 +97,7 @@ def command(
         raise UsageError(f"--samples {samples}: there are {len(train):,} training images")
     rng = generator(settings.seed, Concern.SAMPLE)
     chosen = rng.choice(train, samples, replace=False)
-    x, labels = Gatherer(data.train, dtype=np.float64)(chosen)
+    x, labels = opened.gatherer(np.float64)(chosen)
     network, loss = opened.network("float64"), build(LOSSES, settings.loss)
 
     from nnctl.display.gradcheck import ReportView, check_progress, sweep_chart
@@ -125,8 +124,9 @@ def command(
         print_json(asdict(report) | ({"sweep": swept} if with_sweep else {}))
     else:
         out = console()
+        kind = "images" if settings.data.augment is None else "augmented images"
         title = (
-            f"{opened.title}: {network.size:,} parameters, {samples} images of "
+            f"{opened.title}: {network.size:,} parameters, {samples} {kind} of "
             f"{printable(data.name)}, h = {h:g}"
         )
         out.print(ReportView(title, report))

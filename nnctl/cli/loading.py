@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from nnctl.errors import ConfigError, RunError, UsageError, printable
 if TYPE_CHECKING:
     from nnctl.config import Settings
     from nnctl.datasets import DataSet, Source
+    from nnctl.datasets.batches import Gatherer
     from nnctl.nn.functions import Array
     from nnctl.nn.network import Network
     from nnctl.runs.checkpoint import Checkpoint
@@ -74,6 +76,18 @@ class Experiment:
         if self.run is None:
             return f"{self.settings.name} before training"
         return f"{self.settings.name} with the weights of {printable(self.run)}"
+
+    def gatherer(self, dtype: Any = "float32", *, augmented: bool = True) -> Gatherer:
+        """Return what collects training samples: their images as the first epoch sees them.
+
+        They are plain if that is what training sees, and without `augmented`.
+        """
+        from nnctl.datasets.batches import Gatherer
+        from nnctl.training.engine import build_augmenter
+
+        augmenter = build_augmenter(self.settings, self.data) if augmented else None
+        augment = None if augmenter is None else partial(augmenter, 1)
+        return Gatherer(self.data.train, augment=augment, dtype=dtype)
 
     def network(self, dtype: Any = "float32") -> Network:
         """Return the network: with the run's weights, or where training starts."""

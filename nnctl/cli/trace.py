@@ -28,19 +28,29 @@ if TYPE_CHECKING:
     default=None,
     help="Print every number of the step, forward and back; the default for small networks.",
 )
+@click.option(
+    "--augmented",
+    is_flag=True,
+    help="Follow the images as data.augment changes them in the first epoch.",
+)
 @experiment_options
 @unused_threads_option
 def command(
-    index: int | None, numbers: bool | None, experiment: Callable[[], Experiment], as_json: bool
+    index: int | None,
+    numbers: bool | None,
+    augmented: bool,
+    experiment: Callable[[], Experiment],
+    as_json: bool,
 ) -> None:
     """Follow one mini-batch through the network, forward and back.
 
     It is the first one that training would learn from, through the network as it would start, or
-    with the weights of --run. A row for each layer, then a sentence for each thing that looks
-    wrong, with its remedy. The update is the optimizer's first step at the configured learning
-    rate, whatever the schedule. For a network with at most 60 numbers a layer, as in the config
-    tiny, and with --numbers for any other, the numbers themselves take the table's place: each with
-    its equation and shape, forward, back, and after the first update that training would make.
+    with the weights of --run; its images are plain without --augmented. A row for each layer, then
+    a sentence for each thing that looks wrong, with its remedy. The update is the optimizer's
+    first step at the configured learning rate, whatever the schedule. For a network with at most
+    60 numbers a layer, as in the config tiny, and with --numbers for any other, the numbers
+    themselves take the table's place: each with its equation and shape, forward, back, and after
+    the first update that training would make.
 
     --json: name, run, dataset, batch_size, classes, loss (as reported), batch_loss (as minimised),
     learning_rate; layers, each with name, output_shape, parameters, activation_mean,
@@ -60,7 +70,7 @@ def command(
     import numpy as np
 
     from nnctl.config import build
-    from nnctl.datasets.batches import Gatherer, shuffled
+    from nnctl.datasets.batches import shuffled
     from nnctl.inspection.diagnosis import diagnose
     from nnctl.inspection.numbers import is_small, step_numbers
     from nnctl.inspection.trace import trace_batch, trace_sample
@@ -72,7 +82,7 @@ def command(
 
     opened = experiment()
     settings, data, run = opened.settings, opened.data, opened.run
-    images, labels = data.train
+    labels = data.train.labels
     if index is not None and index >= len(labels):
         raise UsageError(
             f"--index {index}: the {len(labels):,} training images are numbered from 0 "
@@ -80,7 +90,12 @@ def command(
         )
     train = split_data(settings, data).train
     batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
-    gather = Gatherer(data.train)
+    if augmented and settings.data.augment is None:
+        raise UsageError(
+            f"--augmented: {settings.name} has no data.augment; how images are to be changed can "
+            "be said with --set 'data.augment={shift: 2}'"
+        )
+    gather = opened.gatherer(augmented=augmented)
     network, loss = opened.network(), build(LOSSES, settings.loss)
     step = Step(
         network,
@@ -122,7 +137,8 @@ def command(
     from nnctl.display.trace import Findings, SampleView, TraceView
 
     out = console()
-    images_of = "1 image" if traced.batch_size == 1 else f"{traced.batch_size} images"
+    kind = "augmented image" if augmented else "image"
+    images_of = f"1 {kind}" if traced.batch_size == 1 else f"{traced.batch_size} {kind}s"
     batch_of = f"a mini-batch of {images_of} of {printable(data.name)}"
     title = f"{opened.title}: {batch_of}"
     if every_number is None:
@@ -131,6 +147,6 @@ def command(
         out.print(NumbersView(title, every_number, loss, step.parameters.optimizer))
     out.print(Findings(findings))
     if sample is not None:
-        image = images[index].reshape(data.image_shape)
-        title = f"Image {index} of the training file"
+        image = np.round(pixels * 255).reshape(data.image_shape)
+        title = f"Image {index} of the training file{', augmented' if augmented else ''}"
         out.print(SampleView(title, image, sample, loss, data.class_names))

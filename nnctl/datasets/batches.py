@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,10 +72,19 @@ class Gatherer:
     """
 
     def __init__(
-        self, samples: Samples, *, pixels: slice = slice(None), dtype: Any = np.float32
+        self,
+        samples: Samples,
+        *,
+        pixels: slice = slice(None),
+        augment: Callable[[Array], Array] | None = None,
+        dtype: Any = np.float32,
     ) -> None:
-        """Gather from `samples`, of their images only these `pixels`."""
+        """Gather from `samples`, of their images only these `pixels`.
+
+        Or gather the images that `augment` makes of those at some indices, whole.
+        """
         self._images, self._labels = samples.images[:, pixels], samples.labels
+        self._augment = augment
         self._batch = np.empty((0, self._images.shape[1]), dtype)
 
     def __call__(self, indices: Array) -> tuple[Array, Array]:
@@ -85,7 +95,8 @@ class Gatherer:
         """Return the images (batch, pixels) at `indices`; overwritten by the next call."""
         if len(self._batch) != len(indices):
             self._batch = np.empty((len(indices), self._batch.shape[1]), self._batch.dtype)
-        self._batch[...] = self._images[indices]  # faster than dividing bytes
+        images = self._images[indices] if self._augment is None else self._augment(indices)
+        self._batch[...] = images  # faster than dividing bytes
         return np.divide(self._batch, 255, out=self._batch)
 
     def labels(self, indices: Array) -> Array:

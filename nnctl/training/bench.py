@@ -200,6 +200,8 @@ def _clocked(steps: Steps, fractions: dict[str, list[float]]) -> Work:
             ("forward", [shared], ["multiply"]),
             ("backward", [shared], ["differentiate"]),
         ]
+        if shared.augment is not None:
+            owners = [*owners, ("gather", [shared], ["augment"])]
     for phase, things, methods in owners:
         fractions[phase] = []
         for owner, method in itertools.product(things, methods):

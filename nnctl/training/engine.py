@@ -11,6 +11,7 @@ import numpy as np
 
 from nnctl.config import Settings, build
 from nnctl.datasets import DataSet, Samples
+from nnctl.datasets.augmentation import Augmenter
 from nnctl.datasets.batches import Gatherer, Split, split
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS
@@ -30,6 +31,14 @@ CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epo
 def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
     """Return the network that `settings` describe, all parameters zero."""
     return Network([build(LAYERS, choice) for choice in settings.network], inputs, **options)
+
+
+def build_augmenter(settings: Settings, data: DataSet) -> Augmenter | None:
+    """Return what changes the training images, if `settings` ask for it."""
+    amounts = settings.data.augment
+    if amounts is None:
+        return None
+    return Augmenter(amounts, data.train.images, data.image_shape, settings.seed)
 
 
 def split_data(settings: Settings, data: DataSet) -> Split:
@@ -82,19 +91,24 @@ class Engine:
         new_optimizer = partial(build, OPTIMIZERS, settings.optimizer)
         self.optimizer = new_optimizer()
         self.state = {name: allocate(plan.size, np.float32) for name in self.optimizer.state_names}
+        self.epoch = allocate(1, np.intp)
         self.order = allocate(len(split.train), np.intp)  # of the samples in this epoch
+        self.augmenter = build_augmenter(settings, data)
+        augment = None if self.augmenter is None else self._augment
         options: dict[str, Any] = {"seed": settings.seed, "clip_norm": settings.training.clip_norm}
         self.step = Step(
             self.network,
             self.losses[0],
             self.optimizer,
-            Gatherer(data.train),
+            Gatherer(data.train, augment=augment),
             state=self.state,
             **options,
         )
         self.shards: list[SharedStep] = []
         if self.group.size > 1:
-            self.exchange = Exchange.allocate(self.group.size, batch_size, plan, allocate)
+            self.exchange = Exchange.allocate(
+                self.group.size, batch_size, plan, allocate, augmented=augment is not None
+            )
             self.shards = [
                 SharedStep(
                     rank,
@@ -104,6 +118,7 @@ class Engine:
                     self.state,
                     data.train,
                     self.exchange,
+                    augment=augment,
                     **options,
                 )
                 for rank in ranks
@@ -122,6 +137,11 @@ class Engine:
     def _samples(self, samples: Samples, indices: Array) -> tuple[Gatherer, Array, Evaluation]:
         gather = Gatherer(samples)
         return gather, indices, Evaluation.empty(gather.labels(indices), self.group.allocate)
+
+    def _augment(self, indices: Array, out: Array | None = None) -> Array:
+        """Return the training images at `indices` as this epoch sees them."""
+        assert self.augmenter is not None
+        return self.augmenter(int(self.epoch[0]), indices, out)
 
     def start(self) -> None:
         """Fork the workers."""

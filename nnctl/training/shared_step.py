@@ -6,6 +6,8 @@ Then each takes its samples through the other layers, forward and back. Last, ea
 gradient of its rows of W, and adds up its part of all other gradients. So what is large stays in
 the cache of one core, and only what is small goes from core to core. Shoeybi et al. 2019,
 "Megatron-LM", call the first a row-parallel layer; the second is data parallelism.
+
+Images that are to be augmented are made before that, each by the process whose sample it is.
 """
 
 from __future__ import annotations
@@ -41,10 +43,17 @@ class Exchange:
     douts: Array  # (batch, units): the gradient that arrives at the first affine layer
     losses: Array  # (processes,): of each one's samples, by their weight in the batch
     squared_norms: Array  # (processes,): each one's part of the squared norm of the gradient
+    images: Array  # (batch, pixels), uint8: as they are augmented; (0, pixels) if they are not
 
     @classmethod
     def allocate(
-        cls, processes: int, batch: int, network: Network, allocate: Callable[[int, Any], Array]
+        cls,
+        processes: int,
+        batch: int,
+        network: Network,
+        allocate: Callable[[int, Any], Array],
+        *,
+        augmented: bool = False,
     ) -> Exchange:
         """Return an exchange for batches of at most `batch` samples."""
         units = network.widths[network.first_trained + 1]
@@ -53,6 +62,9 @@ class Exchange:
             douts=allocate(batch * units, network.dtype).reshape(batch, units),
             losses=allocate(processes, np.float64),
             squared_norms=allocate(processes, np.float64),
+            images=allocate(augmented * batch * network.inputs, np.uint8).reshape(
+                -1, network.inputs
+            ),
         )
 
 
@@ -69,13 +81,15 @@ class SharedStep:
         samples: Samples,
         exchange: Exchange,
         *,
+        augment: Callable[[Array, Array], object] | None = None,
         seed: int = 0,
         clip_norm: float | None = None,
     ) -> None:
         """Take the part of `rank`.
 
         The networks, one for each rank, share their parameters and have gradients of their own;
-        `state` holds the optimizer's vectors for all parameters.
+        `state` holds the optimizer's vectors for all parameters. `augment` is given the indices of
+        samples and writes the images to learn from in their place.
         """
         self.rank, self.size = rank, len(networks)
         self.network = network = networks[rank]
@@ -85,6 +99,9 @@ class SharedStep:
         affine = network.layers[self.index]
         assert isinstance(affine, Affine)
         pixels = shard(network.inputs, rank, self.size)
+        self.augment = augment
+        if augment is not None:
+            samples = Samples(exchange.images, samples.labels)
         self.gather = Gatherer(samples, pixels=pixels, dtype=network.dtype)
         self.affine = affine
         self.weight = affine.weight[pixels]  # (pixels, units), and its gradient
@@ -133,13 +150,19 @@ class SharedStep:
         products, douts = self.exchange.products[:, :batch], self.exchange.douts[:batch]
         self.network.draw_dropout(self.seed, step, self.rank)
 
+        mine = shard(batch, self.rank, self.size)
+        where = samples  # their images are
+        if self.augment is not None:
+            self.augment(samples[mine], self.exchange.images[mine])
+            where = np.arange(batch)
+            yield
+
         # x W, the part of these pixels
-        images = self.gather.images(samples)
+        images = self.gather.images(where)
         x = self.network.forward(images, training=True, layers=slice(self.index))
         self.multiply(x, products[self.rank])
         yield
 
-        mine = shard(batch, self.rank, self.size)
         if mine.start < mine.stop:
             self._learn(products[:, mine], samples[mine], batch, douts[mine])
         else:

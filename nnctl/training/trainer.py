@@ -293,6 +293,7 @@ class Trainer:
         clock = time.perf_counter
         started = clock()
         epoch = progress.epoch + 1
+        self.engine.epoch[:] = epoch
         self.engine.order[:] = shuffled(self.split.train, self.settings.seed, epoch)
         while progress.position < samples:
             start = progress.position

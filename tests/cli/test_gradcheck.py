@@ -13,6 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nnctl.cli.group import cli, run
+from nnctl.datasets import Source, load
+from nnctl.datasets.augmentation import Augmentation, Augmenter
+from nnctl.gradcheck.check import check
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import Affine
 
@@ -69,6 +72,28 @@ def wrong_sign(monkeypatch: pytest.MonkeyPatch) -> None:
         return dx
 
     monkeypatch.setattr(Affine, "input_gradient", input_gradient)
+
+
+def test_gradcheck_checks_on_the_images_that_the_first_epoch_sees(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Array] = []
+
+    def spy(network: Any, loss: Any, x: Array, labels: Array, **options: Any) -> Any:
+        seen.append(x)
+        return check(network, loss, x, labels, **options)
+
+    monkeypatch.setattr("nnctl.gradcheck.check.check", spy)
+    plain = gradcheck("--samples", "40", "--per-parameter", "5")
+    augment = ["--set", "data.augment={shift: 3, rotate: 30}"]
+    augmented = gradcheck("--samples", "40", "--per-parameter", "5", *augment)
+    assert plain.exit_code == augmented.exit_code == 0
+    assert "40 images of" in plain.stdout
+    assert "40 augmented images of" in augmented.stdout
+    images = load("mnist-sample", Source()).train.images
+    places = [np.flatnonzero((images == np.round(x * 255)).all(axis=1)) for x in seen[0]]
+    change = Augmenter(Augmentation(3, 30), images, (28, 28), seed=0)
+    np.testing.assert_array_equal(seen[1], change(1, np.concatenate(places)) / 255)
 
 
 def test_gradcheck_json_has_the_fields_of_the_contract() -> None:

@@ -1,5 +1,6 @@
 """`nnctl trace` as its user meets it."""
 
+import io
 import json
 import re
 import struct
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from nnctl.cli.group import cli, run
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
+from nnctl.datasets.augmentation import Augmentation, Augmenter
+from nnctl.display.digits import Picture
 from nnctl.nn.layers import LAYERS
 from nnctl.training.events import StepFinished
 from nnctl.training.trainer import Trainer
@@ -101,6 +105,34 @@ def test_trace_follows_the_batch_that_training_learns_from_first() -> None:
     report = as_json("--lr", "0.3")
     assert report["batch_loss"] == pytest.approx(first.batch_loss, rel=1e-6)
     assert report["learning_rate"] == first.learning_rate
+
+
+def test_trace_augmented_follows_the_images_that_training_learns_from_first() -> None:
+    augment = ["--set", "data.augment={shift: 3, rotate: 30}"]
+    settings = load_settings("quickstart", [("data.augment", "{shift: 3, rotate: 30}")])
+    data = load("mnist-sample", Source(offline=True))
+    with closing(Trainer(settings, data, threads=2)) as trainer:
+        first = next(event for event in trainer.events() if isinstance(event, StepFinished))
+    report = as_json(*augment, "--augmented", "--index", "7")
+    assert report["batch_loss"] == pytest.approx(first.batch_loss, rel=1e-6)
+    plain = as_json(*augment, "--index", "7")
+    assert plain == as_json("--index", "7")
+    assert plain["batch_loss"] != pytest.approx(first.batch_loss, rel=1e-3)
+    assert plain["sample"]["loss"] != report["sample"]["loss"]
+    text = trace(*augment, "--augmented", "--index", "7")
+    assert "a mini-batch of 100 augmented images of mnist-sample" in text
+    assert "Image 7 of the training file, augmented: " in text
+    changed = Augmenter(Augmentation(3, 30), data.train.images, (28, 28), 0)(1, np.array([7]))
+    console = Console(file=io.StringIO(), width=120)
+    with console.capture() as captured:
+        console.print(Picture(changed.reshape(28, 28)))
+    for line in captured.get().splitlines():
+        assert line in text
+
+
+def test_trace_augmented_needs_an_augmentation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["trace", "--augmented"]) == 2
+    assert "--augmented: quickstart has no data.augment" in capsys.readouterr().err
 
 
 def test_trace_index_shows_the_image_and_softmax_minus_target() -> None:

@@ -19,11 +19,15 @@ def leftovers(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*nnctl*")]
 
 
-@pytest.mark.parametrize("threads", ["1", "2"])
-def test_killed_runs_end_as_if_nothing_had_happened(lab: Lab, threads: str) -> None:
+@pytest.mark.parametrize(
+    ("threads", "augment"), [("1", None), ("2", {"shift": 2, "elastic": {"strength": 2}})]
+)
+def test_killed_runs_end_as_if_nothing_had_happened(
+    lab: Lab, threads: str, augment: dict[str, object] | None
+) -> None:
     """Processes die while they start, resume, compute, and write any of their files."""
     rng = random.Random(threads)
-    config = lab.config(training={"epochs": 4})
+    config = lab.config(training={"epochs": 4}, data={"augment": augment})
     train = ["train", "-c", config, "-q", "--threads", threads]
     whole = lab(*train, "--runs-dir", "whole").check(0)
     expected = lab.folder / "whole" / "tiny-001"

@@ -146,6 +146,10 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "optimizer": {"kind": "sgd", "learning_rate": 0.01},
         "training": {"epochs": 9, "early_stopping": {"patience": 2, "min_delta": 0.5}},
     },
+    "augmented": {
+        "data": {"augment": {"shift": 1, "rotate": 20, "elastic": {"strength": 1}}},
+        "training": {"batch_size": 7},
+    },
     "no validation": {"data": {"validation": 0}},
     "one batch": {"training": {"batch_size": 1000}},
     "mean squared error": {"loss": "mean_squared_error", "training": {"batch_size": 7}},
@@ -154,7 +158,10 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     ("name", "threads"),
-    [*((name, 1) for name in EXPERIMENTS), ("dropout", 2), ("adamw, clip_norm, cosine", 2)],
+    [
+        *((name, 1) for name in EXPERIMENTS),
+        *((name, 2) for name in ("dropout", "augmented", "adamw, clip_norm, cosine")),
+    ],
 )
 def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
     tiny_data: DataSet, tiny_settings: Make, tmp_path: Path, name: str, threads: int

@@ -10,6 +10,7 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
+from nnctl.datasets.augmentation import Augmenter
 from nnctl.datasets.batches import Gatherer
 from nnctl.nn.optimizers import Optimizer
 from nnctl.training import bench, process_group
@@ -52,8 +53,13 @@ def test_phases_and_rest_make_up_the_step(
 
 @pytest.mark.parametrize(
     ("owner", "method", "phase"),
-    [(Gatherer, "images", "gather"), (Optimizer, "decay", "optimizer")],
+    [
+        (Gatherer, "images", "gather"),
+        (Augmenter, "__call__", "gather"),
+        (Optimizer, "decay", "optimizer"),
+    ],
 )
+@pytest.mark.parametrize("threads", [1, 2])
 def test_what_takes_long_is_seen_in_its_phase(
     tiny_settings: Make,
     tiny_data: DataSet,
@@ -61,6 +67,7 @@ def test_what_takes_long_is_seen_in_its_phase(
     owner: type,
     method: str,
     phase: str,
+    threads: int,
 ) -> None:
     work = getattr(owner, method)
 
@@ -69,7 +76,8 @@ def test_what_takes_long_is_seen_in_its_phase(
         return work(*arguments)
 
     monkeypatch.setattr(owner, method, slow)
-    result = benchmark(tiny_settings(), tiny_data, threads=1)
+    settings = tiny_settings(data={"augment": {"shift": 1}})
+    result = benchmark(settings, tiny_data, threads)
     assert asdict(result.phases)[phase] > 0.5 * result.step_seconds
     assert result.step_seconds > 0.002
 

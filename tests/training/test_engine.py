@@ -14,6 +14,7 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet
+from nnctl.datasets.augmentation import Augmentation, Augmenter
 from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import SoftmaxWithLoss
@@ -106,6 +107,31 @@ def test_gradient_is_that_of_the_network_in_one_piece(
     np.testing.assert_allclose(gradient(engine, 0, 25), whole.gradients, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("start_at", "stop"), [(0, 25), (7, 8)])
+def test_gradient_is_that_of_the_images_which_the_epoch_sees(
+    start: Start,
+    tiny_settings: Callable[..., Settings],
+    tiny_data: DataSet,
+    threads: int,
+    start_at: int,
+    stop: int,
+) -> None:
+    engine = start(threads, data={"augment": {"shift": 1, "rotate": 20, "scale": 0.2}})
+    change = Augmenter(Augmentation(1, 20, 0.2), tiny_data.train.images, (4, 3), seed=0)
+    network = [{"affine": 6}, "tanh", {"affine": 5}]
+    whole, loss = build_network(tiny_settings(network=network), 12), SoftmaxWithLoss()
+    whole.parameters[:] = engine.network.parameters
+    samples = engine.order[start_at:stop]
+    for epoch in (1, 2):
+        engine.epoch[:] = epoch
+        x = change(epoch, samples) / np.float32(255)
+        loss.forward(whole.forward(x, training=True), tiny_data.train.labels[samples])
+        whole.backward(loss.backward())
+        found = gradient(engine, start_at, stop)
+        np.testing.assert_allclose(found, whole.gradients, rtol=1e-4, atol=1e-6)
+
+
 def test_rank_without_a_sample_adds_nothing_that_it_still_has(start: Start) -> None:
     alone, group = start(1), start(3)
     gradient(group, 0, 25)  # now each rank has a gradient, and a loss
@@ -146,16 +172,17 @@ def test_clipping_knows_the_norm_of_the_whole_gradient(start: Start, threads: in
     np.testing.assert_allclose(ways[1], ways[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("clip_norm", [None, 0.1])
+@pytest.mark.parametrize(("clip_norm", "augment"), [(None, {"shift": 1}), (0.1, None)])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_who_computes_a_shard_changes_no_byte(
-    start: Start, threads: int, clip_norm: float | None
+    start: Start, threads: int, clip_norm: float | None, augment: dict[str, float] | None
 ) -> None:
     """The caller does it while waiting for the workers takes longer, which is nobody's choice."""
 
     def weights(together: Callable[[], bool]) -> bytes:
         network = [{"affine": 6}, "gelu", {"dropout": 0.3}, {"affine": 5}]
-        engine = start(threads, network=network, training={"clip_norm": clip_norm})
+        training, data = {"clip_norm": clip_norm}, {"augment": augment}
+        engine = start(threads, network=network, training=training, data=data)
 
         class Chosen(Pace):
             def note(self, seconds: float) -> None:

@@ -10,8 +10,10 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Samples
-from nnctl.datasets.batches import Gatherer
+from nnctl.datasets.augmentation import Augmentation, Augmenter, Elastic
+from nnctl.datasets.batches import Gatherer, shuffled
 from nnctl.errors import ConfigError, Diverged
+from nnctl.nn.functions import Array, softmax
 from nnctl.training import engine
 from nnctl.training.events import EpochFinished, RunFinished, RunStarted, StepFinished
 from nnctl.training.process_group import Pace
@@ -37,6 +39,9 @@ RICH = {
     "schedule": {"kind": "cosine"},
     "training": {"clip_norm": 0.5},
 }
+
+
+AUGMENTED = {"augment": {"shift": 1, "rotate": 30, "shear": 0.2, "elastic": {"strength": 1}}}
 
 
 @contextmanager
@@ -117,12 +122,14 @@ def test_same_seed_and_threads_give_the_same_bytes(
 
 
 @pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("data", [{}, AUGMENTED])
 def test_threads_change_only_the_rounding(
-    tiny_settings: Make, tiny_data: DataSet, threads: int
+    tiny_settings: Make, tiny_data: DataSet, threads: int, data: dict[str, Any]
 ) -> None:
     # Without dropout, whose masks are drawn for each share.
     network = [{"affine": 8}, "gelu", {"affine": 5}]
-    settings = tiny_settings(**RICH | {"network": network, "optimizer": {"kind": "momentum"}})
+    changes = {"network": network, "optimizer": {"kind": "momentum"}, "data": data}
+    settings = tiny_settings(**RICH | changes)
     weights = [np.frombuffer(finished(settings, tiny_data, n)[1], "f4") for n in (1, threads)]
     assert weights[0].tobytes() != weights[1].tobytes()
     np.testing.assert_allclose(weights[0], weights[1], atol=1e-5)
@@ -133,13 +140,54 @@ def alone(trainer: Trainer) -> None:
     trainer.engine.group.pace = Always(together=False)
 
 
-def test_who_computes_a_shard_changes_no_byte(tiny_settings: Make, tiny_data: DataSet) -> None:
-    settings = tiny_settings(**RICH)
+@pytest.mark.parametrize("data", [{}, AUGMENTED])
+def test_who_computes_a_shard_changes_no_byte(
+    tiny_settings: Make, tiny_data: DataSet, data: dict[str, Any]
+) -> None:
+    settings = tiny_settings(**RICH, data=data)
     with training(settings, tiny_data, threads=3) as trainer:
         alone(trainer)
         list(trainer.events())
         by_the_caller = trainer.engine.network.parameters.tobytes()
     assert by_the_caller == finished(settings, tiny_data, threads=3)[1]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_step_learns_from_what_its_epoch_sees_and_measures_plain_images(
+    tiny_settings: Make, tiny_data: DataSet, threads: int
+) -> None:
+    """One step of SGD an epoch, done by hand on augmented images; the curves' losses on plain."""
+    images, labels, rate = tiny_data.train.images, tiny_data.train.labels, 0.05
+    settings = tiny_settings(
+        network=[{"affine": 5}],
+        optimizer={"kind": "sgd", "learning_rate": rate},
+        data=AUGMENTED,
+        training={"epochs": 3, "batch_size": 80},
+    )
+    change = Augmenter(Augmentation(1, 30, 0, 0.2, Elastic(1)), images, (4, 3), seed=0)
+    with training(settings, tiny_data, threads) as trainer:
+        events, network = trainer.events(), trainer.engine.network
+        next(events)
+        for epoch in (1, 2, 3):
+            w, b = (p.astype(np.float64) for p in network.named_parameters().values())
+            row = next(event for event in events if isinstance(event, EpochFinished))
+            order = shuffled(trainer.split.train, 0, epoch)
+            x, t = change(epoch, order) / 255, np.eye(5)[labels[order]]
+            assert row.batch_loss == pytest.approx(cross_entropy(x @ w + b, t), rel=1e-5)
+            dz = (softmax(x @ w + b) - t) / 80
+            w, b = w - rate * x.T @ dz, b - rate * dz.sum(axis=0)
+            for found, expected in zip(network.named_parameters().values(), (w, b), strict=True):
+                np.testing.assert_allclose(found, expected, atol=1e-6)
+            for chosen, loss in (
+                (trainer.split.train, row.train_loss),
+                (trainer.split.validation, row.validation_loss),
+            ):
+                x, t = images[chosen] / 255, np.eye(5)[labels[chosen]]
+                assert loss == pytest.approx(cross_entropy(x @ w + b, t), rel=1e-5)
+
+
+def cross_entropy(z: Array, t: Array) -> float:
+    return float(-(t * np.log(softmax(z))).sum(axis=1).mean())
 
 
 def test_dropout_draws_another_mask_for_each_shard_and_step(
