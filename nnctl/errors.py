@@ -14,6 +14,7 @@ A process that is ended by SIGHUP, SIGINT or SIGTERM exits with 128 plus the sig
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from enum import IntEnum
 from typing import ClassVar
@@ -79,15 +80,24 @@ def printable(text: object) -> str:
     r"""Return `text` on one line without anything that a terminal would obey or can't show.
 
     Bytes from outside (paths, server replies, file contents) pass through here on their way
-    into a message.
+    into a message. The passwords in URLs end here.
 
     >>> printable("a\x1b[31mred\nline")
     'a\\x1b[31mred\\nline'
     """
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in str(text)
+        for c in without_passwords(str(text))
     )
+
+
+def without_passwords(text: str) -> str:
+    """Return `text` with user and password of every URL in it replaced by asterisks.
+
+    >>> without_passwords("GET http://ada:secret@example.org/mnist/")
+    'GET http://***@example.org/mnist/'
+    """
+    return re.sub(r"(?<=://)[^\s/?#@]*@", "***@", text)
 
 
 MAX_SHOWN = 72  # characters of a line that an error points into

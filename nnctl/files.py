@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -131,6 +132,18 @@ def status_of(path: Path) -> os.stat_result | None:
             if error.errno in _ABSENT:
                 return None
             raise
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether `path` is a folder; raises as `status_of`."""
+    status = status_of(path)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether `path` is a regular file; raises as `status_of`."""
+    status = status_of(path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def has_separator(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Tiny data sets, with pins and without, and servers that misbehave in every way they can."""
 
+import base64
 import gzip
 import hashlib
 import os
@@ -201,6 +202,15 @@ def good(handler: Handler, data: bytes) -> None:
     handler.wfile.write(data[start:])
 
 
+def login(handler: Handler, data: bytes) -> None:
+    """Give the file to the user "ada" with the password "s3/cret" alone."""
+    asked = handler.headers["Authorization"] or ""
+    if asked == f"Basic {base64.b64encode(b'ada:s3/cret').decode()}":
+        good(handler, data)
+    else:
+        handler.head(401, Content_Length=0)
+
+
 def without_range(handler: Handler, data: bytes) -> None:
     handler.head(200, Content_Length=len(data))
     handler.wfile.write(data)
@@ -329,6 +339,7 @@ def status(code: int, reason: str | None = None) -> Callable[..., None]:
 
 BEHAVIOURS: dict[str, Callable[[Any, bytes], None]] = {
     "good": good,
+    "login": login,
     "without-range": without_range,
     "chunked": chunked,
     "until-the-end": until_the_end,

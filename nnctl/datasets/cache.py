@@ -125,7 +125,7 @@ def fetch(known: KnownSet, source: Source, progress: Progress = SILENT) -> tuple
     listed = "\n".join(map(_name, found))
     folder = folder_of(known, source)
     if not known.mirrors:
-        raise DataError(f"{listed}; it comes with nnctl: install nnctl again")
+        raise DataError(f"{listed}\n{known.name} comes with nnctl: install nnctl again")
     if source.offline:
         raise DataError(
             f"{known.name} is not complete and --offline forbids downloading\n{listed}\n"

@@ -23,7 +23,7 @@ import requests
 from nnctl import __version__
 from nnctl.datasets.catalogue import Pin
 from nnctl.datasets.source import Limits, Progress
-from nnctl.errors import UsageError, printable
+from nnctl.errors import printable
 
 _CHUNK = 2**16
 _REDIRECTS = 10
@@ -46,12 +46,8 @@ def download(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each pinned file, size and hash checked.
 
-    Mirrors are tried in order, those that have failed before last. Raises `MirrorsError`, or
-    `UsageError` before anything else if a mirror is no http address.
+    Mirrors are tried in order, those that have failed before last. Raises `MirrorsError`.
     """
-    for mirror in mirrors:
-        if not re.match(r"https?://[^/\s]", mirror, re.IGNORECASE):
-            raise UsageError(f"mirror {printable(mirror)}: not an http:// or https:// address")
     failures: Counter[str] = Counter()
     for name, pin in pins.items():
         reasons: list[str] = []
@@ -169,7 +165,8 @@ def _open(session: requests.Session, url: str, start: int, limits: Limits) -> re
         session.close()  # a server may end this connection unannounced: the next one is new
         url = urljoin(url, target)
         if urlsplit(url).scheme != scheme:
-            raise _MirrorError(f"refused: redirects from {scheme} to {printable(url)[:200]}")
+            shown = printable(url.partition("?")[0])[:200]  # a query may hold a signature
+            raise _MirrorError(f"refused: redirects from {scheme} to {shown}")
     raise _MirrorError(f"redirects more than {_REDIRECTS} times")
 
 

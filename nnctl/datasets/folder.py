@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from nnctl.datasets import idx
 from nnctl.datasets.catalogue import FILES, PAIRS
 from nnctl.datasets.packing import FileStatus, names, near_misses
 from nnctl.errors import DataError, printable
-from nnctl.files import status_of, told
+from nnctl.files import is_file, is_folder, told
 
 if TYPE_CHECKING:
     from nnctl.datasets.idx import Array
@@ -103,12 +102,10 @@ def _check(folder: Path, base: str) -> FileStatus:
 
 def _find(folder: Path, base: str) -> Path:
     for name in reversed(names(base)):  # the one that needs no unpacking first
-        found = status_of(folder / name)
-        if found is not None and stat.S_ISREG(found.st_mode):
+        if is_file(folder / name):
             return folder / name
-    if status_of(folder) is None:
-        problem = "there is no such folder"
-    else:
+    problem = "there is no such folder"
+    if is_folder(folder):
         problem = "missing, with .gz and without" + near_misses(folder, base)
     raise DataError(
         f"{printable(folder / base)}: {problem}; a data set's folder holds {', '.join(FILES)}"

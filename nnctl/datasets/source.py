@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, printable
+from nnctl.files import is_folder
+
+# With a user and a password at most: in them, @ and / are written %40 and %2F.
+_ADDRESS = re.compile(r"https?://([^\s/?#@]*@)?[^\s/?#@]+(/[^\s?#@]*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,21 @@ class Source:
     mirrors: tuple[str, ...] = ()  # empty: the known ones
     limits: Limits = field(default_factory=Limits)
 
+    def __post_init__(self) -> None:
+        """Check the mirrors: raises `UsageError` for one that is no http address."""
+        for mirror in self.mirrors:
+            if not _ADDRESS.fullmatch(mirror):
+                shown = printable(re.sub("//.*@", "//***@", mirror, flags=re.DOTALL))
+                advice = "; write @ as %40 and / as %2F in a password" if "@" in mirror else ""
+                raise UsageError(
+                    f"mirror {shown}: not an http:// or https:// address of a folder{advice}"
+                )
+
     def folder(self) -> Path:
         """Return the folder that holds a folder for each downloaded data set."""
         if self.data_dir is not None:
             return self.data_dir
-        if (here := Path("data")).is_dir():
+        if is_folder(here := Path("data")):
             return here
         import platformdirs
 

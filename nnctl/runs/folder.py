@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from nnctl.config import Settings, load_settings
-from nnctl.errors import ConfigError, RunError, printable
+from nnctl.errors import ConfigError, RunError, printable, without_passwords
 from nnctl.files import as_text, told, write_atomically
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
@@ -269,7 +269,7 @@ def new_manifest(**facts: Any) -> dict[str, Any]:
     return {
         "blas": " ".join(filter(None, words)),
         **facts,
-        "command": as_text(shlex.join(sys.argv)),
+        "command": as_text(shlex.join(map(without_passwords, sys.argv))),
         "started": now(),
         "ended": None,
         "seconds": 0.0,

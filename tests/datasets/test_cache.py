@@ -170,6 +170,44 @@ def test_mirror_that_is_no_address_is_a_usage_error(
         cache.fetch(server.tiny("good"), Source(tmp_path, mirrors=(mirror,)))
 
 
+def with_password(url: str, password: str = "s3%2Fcret") -> str:
+    return url.replace("http://", f"http://ada:{password}@")
+
+
+def test_mirror_with_a_password_is_asked_with_it(
+    server: Server, tmp_path: Path, packed_files: Files
+) -> None:
+    mirrors = (server.mirror("login"), with_password(server.mirror("login")))
+    progress = Recorder()
+    cache.fetch(server.tiny("404"), Source(tmp_path, mirrors=mirrors), progress)
+    assert files_in(tmp_path / "tiny") == packed_files
+    assert [warning.split(": ")[1] for warning in progress.warnings] == [
+        "HTTP 401 Unauthorized; trying the next mirror"
+    ]
+
+
+@pytest.mark.parametrize("behaviour", ["404", "reset", "garbage", "redirect-loop", "wrong-bytes"])
+def test_password_of_a_mirror_is_in_no_message(
+    server: Server, tmp_path: Path, behaviour: str
+) -> None:
+    progress = Recorder()
+    mirror = with_password(server.mirror(behaviour))
+    closed = with_password("http://127.0.0.1:1/")
+    with pytest.raises(DataError) as caught:
+        cache.fetch(server.tiny("404"), Source(tmp_path, mirrors=(mirror, closed)), progress)
+    for message in (str(caught.value), *progress.warnings):
+        assert "cret" not in message
+        assert "http://***@127.0.0.1:" in message
+
+
+@pytest.mark.parametrize("password", ["s3/cret", "s3@cret", "s3#cret", "s3?cret", "s3 cret"])
+def test_password_that_makes_no_address_is_not_shown_either(password: str) -> None:
+    with pytest.raises(UsageError, match=r"write @ as %40 and / as %2F in a password") as caught:
+        Source(mirrors=(with_password("http://example.org/", password),))
+    assert "s3" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
 def test_only_what_is_missing_is_downloaded(
     server: Server, source: Source, warm: Path, packed_files: Files
 ) -> None:

@@ -185,3 +185,15 @@ def test_folder_is_as_it_was_if_the_run_does_not_begin(tmp_path: Path) -> None:
 def test_run_can_not_be_called_latest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`latest` names the newest run"):
         claims.check_free(tmp_path / "latest", overwrite=False)
+
+
+@pytest.mark.parametrize("arguments", [["--mirror"], ["--mirror="]])
+def test_manifest_keeps_no_password_of_the_command_line(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "https://ada:secret@example.org/mnist/"
+    typed = [*arguments, url] if arguments == ["--mirror"] else [f"--mirror={url}"]
+    monkeypatch.setattr("sys.argv", ["nnctl", "train", *typed])
+    command = runs.new_manifest()["command"]
+    assert "secret" not in command
+    assert "example.org/mnist/" in command
