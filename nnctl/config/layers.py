@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import NoneType
 
-from nnctl.config.schema import JsonSchema, Schema, mapping_schema, summary
+from nnctl.config.schema import JsonSchema, Schema, mapping_schema, nested, summary
 from nnctl.config.yaml_tree import BROKEN, Problems, YamlNode, quoted
 from nnctl.nn.layers import LAYERS
 
@@ -38,7 +38,7 @@ class LayerSchema(Schema):
             return node
         (name, given), *more = normal.value.items()
         if name not in LAYERS:
-            problems.add(given.key, f"{quoted(name)} is no layer", name, LAYERS)
+            problems.add(given.key, f"{quoted(name)} is no layer", name, LAYERS, "layer")
             return node
         schema = mapping_schema(LAYERS[name])
         if more:
@@ -66,18 +66,11 @@ class LayerSchema(Schema):
         choices: list[JsonSchema] = [{"enum": names}]
         for name, layer in LAYERS.items():
             schema = mapping_schema(layer)
-            options = schema.mapping_json_schema() if schema.required else schema.json_schema()
+            choice = nested(name, schema)
             if short := short_option(name):
-                options = {"anyOf": [schema.properties[short].json_schema(), options]}
-            choices.append(
-                {
-                    "type": "object",
-                    "properties": {name: options},
-                    "required": [name],
-                    "additionalProperties": False,
-                    "description": summary(layer),
-                }
-            )
+                options = [schema.properties[short].json_schema(), choice["properties"][name]]
+                choice["properties"] = {name: {"anyOf": options}}
+            choices.append(choice | {"description": summary(layer)})
         return {"anyOf": choices}
 
 
@@ -105,6 +98,10 @@ class NetworkSchema(Schema):
             message = f"{node.path} must have 1 to {MAX_LAYERS} layers, not {len(node.value)}"
             problems.add(node.place, message)
         return replace(node, value=[self.entry.validate(item, problems) for item in node.value])
+
+    def keys(self, path: str) -> Iterator[str]:
+        for name, layer in LAYERS.items():
+            yield from mapping_schema(layer).keys(f"{path}.N.{name}")
 
     def json_schema(self) -> JsonSchema:
         return {

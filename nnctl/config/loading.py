@@ -15,6 +15,7 @@ import yaml
 from nnctl.config.names import RunNameSchema
 from nnctl.config.schema import assign, mapping_schema
 from nnctl.config.settings import Settings, augmentation, from_dict, to_dict
+from nnctl.config.words import hint
 from nnctl.config.yaml_tree import (
     BROKEN,
     MAX_BYTES,
@@ -23,7 +24,6 @@ from nnctl.config.yaml_tree import (
     SourceText,
     YamlNode,
     decode,
-    hint,
     node_of,
     parse,
     quoted,
@@ -52,7 +52,7 @@ def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Set
 
     """
     source, name = _read(config)
-    problems = Problems()
+    problems = _problems()
     root = _override(parse(source, problems), overrides, problems)
     root = mapping_schema(Settings).normalize(root)
     if isinstance(root.value, dict) and "name" not in root.value:
@@ -104,7 +104,7 @@ def settings_from_dict(
         ConfigError: they are wrong.
 
     """
-    root, problems = node_of(dict(plain), "", Place(SourceText(""))), Problems()
+    root, problems = node_of(dict(plain), "", Place(SourceText(""))), _problems()
     return _settings(_override(root, overrides, problems), problems)
 
 
@@ -235,6 +235,10 @@ def _read(config: str) -> tuple[SourceText, str]:
                 f"{printable(config)}: {reason}; `nnctl config list` names bundled configs"
             ) from None
     return decode(data, str(path), folder), path.stem
+
+
+def _problems() -> Problems:
+    return Problems(keys=list(mapping_schema(Settings).keys("")))
 
 
 def _override(root: YamlNode, overrides: Sequence[tuple[str, str]], problems: Problems) -> YamlNode:

@@ -12,7 +12,7 @@ So a new optimizer, or a new option of a layer, needs no line here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType
@@ -66,6 +66,10 @@ class Schema:
     def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
         """Return a value in long form with another child."""
         return replace(node, value=node.value | {name: child})
+
+    def keys(self, path: str) -> Iterator[str]:
+        """Yield the paths of all keys that a value at `path` may have."""
+        return iter(())
 
     def json_schema(self) -> JsonSchema:
         """Return the JSON Schema of the values, short forms included."""
@@ -147,6 +151,9 @@ class OptionalSchema(Schema):
     def with_child(self, node: YamlNode, name: str, child: YamlNode) -> YamlNode:
         return self.schema.with_child(node, name, child)
 
+    def keys(self, path: str) -> Iterator[str]:
+        return self.schema.keys(path)
+
     def json_schema(self) -> JsonSchema:
         return {"anyOf": [self.schema.json_schema(), {"type": "null"}]}
 
@@ -196,7 +203,7 @@ class MappingSchema(Schema):
         for name in given:
             if name not in self.properties:
                 message = f"unknown key {quoted(name)} in {owner}"
-                problems.add(given[name].key, message, name, [*more, *self.properties])
+                problems.add(given[name].key, message, name, [*more, *self.properties], "key")
         for name in self.required:
             if name not in given:
                 problems.add(node.place, f"{owner} needs {name}")
@@ -206,6 +213,12 @@ class MappingSchema(Schema):
             for name, schema in self.properties.items()
             if name in full
         }
+
+    def keys(self, path: str) -> Iterator[str]:
+        for name, schema in self.properties.items():
+            below = f"{path}.{name}" if path else name
+            yield below
+            yield from schema.keys(below)
 
     def json_schema(self) -> JsonSchema:
         return self.mapping_json_schema() | {"type": ["object", "null"]}
@@ -227,7 +240,10 @@ class MappingSchema(Schema):
 
 @dataclass(frozen=True)
 class KindSchema(Schema):
-    """An entry of a registry: its name, or a mapping of `kind` and the entry's options."""
+    """An entry of a registry: its name, or a mapping of `kind` and the entry's options.
+
+    Like a layer it may also be written `name: {options}`.
+    """
 
     base: type  # of the entries
     default: str  # the kind of a mapping without one
@@ -237,13 +253,25 @@ class KindSchema(Schema):
         """The entries by name."""
         return REGISTRIES[self.base]
 
+    @property
+    def noun(self) -> str:
+        """What messages call an entry."""
+        return self.base.__name__.lower()
+
     def normalize(self, node: YamlNode) -> YamlNode:
+        path = node.child("kind").path
         if isinstance(node.value, str):
-            kind = replace(node, path=node.child("kind").path)
-            return replace(node, value={"kind": kind})
-        if isinstance(node.value, dict):
-            return replace(node, value={"kind": node.child("kind", self.default)} | node.value)
-        return node
+            return replace(node, value={"kind": replace(node, path=path)})
+        if not isinstance(node.value, dict):
+            return node
+        if len(node.value) == 1:
+            ((name, given),) = node.value.items()
+            options = {} if given.value is None else given.value
+            if name in self.registry and isinstance(options, dict) and "kind" not in options:
+                kind = YamlNode(name, path, given.key, given.key)
+                moved = {key: option.moved(f"{node.path}.{key}") for key, option in options.items()}
+                return replace(node, value={"kind": kind} | moved)
+        return replace(node, value={"kind": node.child("kind", self.default)} | node.value)
 
     def children(self, node: YamlNode) -> Mapping[str, Schema]:
         entry = self._entry(node)
@@ -257,10 +285,9 @@ class KindSchema(Schema):
         return replace(node, value=options | {name: child})
 
     def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
-        noun = self.base.__name__.lower()
         normal = self.normalize(node)
         if not isinstance(normal.value, dict):
-            message = f"{node.path} must be the name of one {noun}, not {node}"
+            message = f"{node.path} must be the name of one {self.noun}, not {node}"
             problems.add(node.place, message, "", self.registry)
             return node
         kind = normal.value["kind"]
@@ -269,13 +296,33 @@ class KindSchema(Schema):
             if kind.value is not BROKEN:
                 word = kind.value if isinstance(kind.value, str) else ""
                 what = quoted(word) if word else str(kind)
-                problems.add(kind.place, f"{what} is no {noun}", word, self.registry)
+                message = f"{what} is no {self.noun}"
+                problems.add(kind.place, message, word, self.registry, self.noun)
             return node
+        schema = mapping_schema(entry)
         options = {name: option for name, option in normal.value.items() if name != "kind"}
-        entries = mapping_schema(entry).validate_entries(
-            kind.value, node, options, problems, ["kind"]
-        )
+        for name in [name for name in options if name not in schema.properties]:
+            if message := self._elsewhere(name, node.path, kind):
+                problems.add(options.pop(name).key, message)
+        owner = node.path if kind.implied else kind.value  # of a kind that somebody has written
+        entries = schema.validate_entries(owner, node, options, problems, ["kind"])
         return replace(node, value={"kind": kind, **entries})
+
+    def _elsewhere(self, name: str, path: str, kind: YamlNode) -> str:
+        """Return what to say of a key that is a kind's name, or an option of other kinds."""
+        if name in self.registry and kind.implied:
+            return f"{quoted(name)} is a kind of {self.noun}: write {{kind: {name}, OPTION: VALUE}}"
+        owners = [k for k, e in self.registry.items() if name in mapping_schema(e).properties]
+        if not owners:
+            return ""
+        others = f"{', '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        if kind.implied:
+            return f"{path} names no kind, and {quoted(name)} is not for all: {others}"
+        return f"unknown key {quoted(name)} in {kind.value}; {others}"
+
+    def keys(self, path: str) -> Iterator[str]:
+        names = [name for e in self.registry.values() for name in mapping_schema(e).properties]
+        yield from dict.fromkeys(f"{path}.{name}" for name in ("kind", *names))
 
     def _entry(self, node: YamlNode) -> type | None:
         kind = node.value["kind"].value if isinstance(node.value, dict) else None
@@ -289,7 +336,19 @@ class KindSchema(Schema):
             if name != self.default:
                 choice["required"] = ["kind", *choice["required"]]
             choices.append(choice | {"description": summary(entry)})
+            choices.append(nested(name, mapping_schema(entry)))
         return {"anyOf": choices}
+
+
+def nested(name: str, schema: MappingSchema) -> JsonSchema:
+    """Return the JSON Schema of `name: {options}`."""
+    options = schema.mapping_json_schema() if schema.required else schema.json_schema()
+    return {
+        "type": "object",
+        "properties": {name: options},
+        "required": [name],
+        "additionalProperties": False,
+    }
 
 
 def assign(

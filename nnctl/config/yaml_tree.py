@@ -7,9 +7,8 @@ of YAML 1.2, for libyaml's users follow those of 1.1, where `1e-3` is a word and
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 
 import yaml
 
+from nnctl.config.words import hint
 from nnctl.errors import ConfigError, pointed, printable
 
 MAX_BYTES = 64 * 1024
@@ -95,16 +95,19 @@ class YamlNode:
     """A scalar, a list of nodes or a dictionary of nodes.
 
     `path` leads to it, as in `--set`; `key` is where the key stands that has it as its value.
+    What is `implied` nobody has written.
     """
 
     value: Any
     path: str
     place: Place
     key: Place
+    implied: bool = False
 
     def child(self, name: object, value: Any = None) -> YamlNode:
-        """Return a node below this one that isn't in the text: it stands where this one does."""
-        return node_of(value, f"{self.path}.{name}" if self.path else str(name), self.place)
+        """Return an implied node below this one: it stands where this one does."""
+        path = f"{self.path}.{name}" if self.path else str(name)
+        return replace(node_of(value, path, self.place), implied=True)
 
     def walk(self) -> Iterator[YamlNode]:
         """Yield this node and all below it."""
@@ -113,6 +116,15 @@ class YamlNode:
         if isinstance(self.value, dict | list):
             for node in below:
                 yield from node.walk()
+
+    def moved(self, path: str) -> YamlNode:
+        """Return the same node as the value at another path."""
+        value = self.value
+        if isinstance(value, dict):
+            value = {name: node.moved(f"{path}.{name}") for name, node in value.items()}
+        elif isinstance(value, list):
+            value = [node.moved(f"{path}.{index}") for index, node in enumerate(value)]
+        return replace(self, value=value, path=path)
 
     def plain(self) -> Any:
         """Return the value without places."""
@@ -154,11 +166,19 @@ def node_of(value: Any, path: str, place: Place, depth: int = MAX_DEPTH) -> Yaml
 class Problems:
     """What is wrong with a config, collected to be reported together."""
 
-    found: list[tuple[Place, str, str, tuple[str, ...]]] = field(default_factory=list)
+    keys: Sequence[str] = ()  # the full paths of all there are, for those that stand elsewhere
+    found: list[tuple[Place, str, str, tuple[str, ...], str]] = field(default_factory=list)
 
-    def add(self, place: Place, message: str, wrong: str = "", valid: Iterable[str] = ()) -> None:
-        """Note a problem; with a name that is `wrong`, the nearest `valid` one is suggested."""
-        self.found.append((place, message, wrong, tuple(valid)))
+    def add(
+        self,
+        place: Place,
+        message: str,
+        wrong: str = "",
+        valid: Iterable[str] = (),
+        used_as: str = "",
+    ) -> None:
+        """Note a problem; with a name that is `wrong`, the `hint` is added that it deserves."""
+        self.found.append((place, message, wrong, tuple(valid), used_as))
 
     def fail(self, place: Place, message: str) -> NoReturn:
         """Note a problem that nothing can be read behind, and raise all."""
@@ -172,8 +192,8 @@ class Problems:
             return
         self.found.sort(key=lambda problem: problem[0].order)
         lines = [
-            place.show(message + hint(wrong, valid))
-            for place, message, wrong, valid in self.found[:MAX_PROBLEMS]
+            place.show(message + hint(wrong, valid, used_as, self.keys if used_as == "key" else ()))
+            for place, message, wrong, valid, used_as in self.found[:MAX_PROBLEMS]
         ]
         if (more := len(self.found) - MAX_PROBLEMS) > 0:
             lines.append(f"... and {more} more")
@@ -192,19 +212,6 @@ def quoted(text: str) -> str:
 def cut(text: str) -> str:
     """Return `text`, cut if it is very long."""
     return text if len(text) <= MAX_WIDTH else f"{text[:MAX_WIDTH]}..."
-
-
-def hint(wrong: str, valid: Iterable[str]) -> str:
-    """Return the end of a message: the name that was meant, or all that could be.
-
-    >>> hint("Re-Lu", ["relu", "tanh"]), hint("x", ["relu", "tanh"])
-    ('; did you mean relu?', '; valid are relu, tanh')
-    """
-    valid = list(valid)
-    near = difflib.get_close_matches(wrong.lower().replace("-", "_"), valid, n=1)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; valid are {', '.join(valid)}" if valid else ""
 
 
 def decode(data: bytes, label: str, folder: Path) -> SourceText:

@@ -7,12 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nnctl.config import load_settings
+from nnctl.config import Settings, load_settings
+from nnctl.config.schema import mapping_schema
+from nnctl.config.words import OTHER_WORDS
 from nnctl.config.yaml_tree import MAX_BYTES, MAX_PROBLEMS
 from nnctl.errors import ConfigError, ExitCode, SystemFailure
+from nnctl.nn.initializers import INITIALIZERS
+from nnctl.nn.layers import LAYERS
+from nnctl.nn.losses import LOSSES
+from nnctl.nn.optimizers import OPTIMIZERS
+from nnctl.nn.schedules import SCHEDULES
 
 Refusal = Callable[..., str]
 
@@ -69,7 +77,11 @@ def test_error_makes_control_characters_visible(refusal: Refusal) -> None:
         ("loss: cross_entropy", "1:7", "'cross_entropy' is no loss; did you mean softmax_cross"),
         ("loss:", "1:6", "loss must be the name of one loss, not empty; valid are softmax_cross"),
         ("optimizer: {kind: 3}", "1:19", "3 is no optimizer; valid are sgd, momentum"),
-        ("optimizer: {momentum: 0.9}", "1:13", "unknown key 'momentum' in sgd; valid are"),
+        (
+            "optimizer: {momentum: 0.9}",
+            "1:13",
+            "is a kind of optimizer: write {kind: momentum,",
+        ),
         ("optimizer: {kind: adam, beta1: 1}", "1:32", "optimizer.beta1 must be below 1, not 1"),
         ("optimizer: {learning_rate: 0}", "1:28", "optimizer.learning_rate must be above 0"),
         ("optimizer: {learning_rate: .inf}", "1:28", "learning_rate must be finite, not inf"),
@@ -94,7 +106,7 @@ def test_error_makes_control_characters_visible(refusal: Refusal) -> None:
         ("seed: &a 1", "1:7", "anchors are not allowed"),
         ("seed: *a", "1:7", "aliases are not allowed"),
         ("seed: !!int 1", "1:7", "tags such as 'tag:yaml.org,2002:int' are not allowed"),
-        ("optimizer: {knd: adam}", "1:13", "unknown key 'knd' in sgd; did you mean kind?"),
+        ("optimizer: {knd: adam}", "1:13", "unknown key 'knd' in optimizer; did you mean kind?"),
         ("loss: {x: 1, kind: mean_squared_error}", "1:8", "squared_error; valid are kind"),
         ("<<: {seed: 1}", "1:1", "unknown key '<<' in the config"),
         ("? [a]\n: 1", "1:3", "a key must be a word"),
@@ -124,7 +136,11 @@ def test_wrong_key_or_value_is_placed_and_named(
         ("[{batch_norm: 0.9}]", "1:24", "batch_norm takes no value; write batch_norm: {OPTION"),
         ("[{relu: , tanh: }]", "1:20", "network.0 is relu already"),
         ("[{affine: , units: 3}]", "1:22", "'units' must be indented further, below affine"),
-        ("[{affine: {units: 9, initializer: he}}]", "1:44", "'he' is no initializer; valid are"),
+        (
+            "[{affine: {units: 9, initializer: he}}]",
+            "1:44",
+            "'he' is no initializer; did you mean he_normal?",
+        ),
         (
             "[{affine: {units: 9, initializer: {kind: normal, std: -1}}}]",
             "1:64",
@@ -138,6 +154,81 @@ def test_wrong_layer_is_placed_and_named(
     message = refusal(f"network: {text}")
     assert message.startswith(f"a.yaml:{place}: ")
     assert words in message.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network: [{dense: 50}]", "'dense' is no layer; did you mean affine?"),
+        ("network: [{Linear: 50}]", "'Linear' is no layer; did you mean affine?"),
+        ("network: [fc]", "'fc' is no layer; did you mean affine?"),
+        ("network: [softmax]", "'softmax' is no layer; leave it out: the loss softmax_cross_entr"),
+        ("network: [Flatten]", "'Flatten' is no layer; leave it out: images reach the network fl"),
+        ("network: [{type: dense, units: 9}]", "'type' is no layer; a layer is written as its n"),
+        (
+            "network: [{affine: {units: 9, activation: relu}}]",
+            "an activation is a layer of its",
+        ),
+        ("network: [{affine: {out_features: 9}}]", "did you mean units?"),
+        ("network: [{dropout: {p: 0.5}}]", "did you mean rate?"),
+        ("loss: mse", "'mse' is no loss; did you mean mean_squared_error?"),
+        ("loss: CrossEntropyLoss", "did you mean softmax_cross_entropy?"),
+        ("loss: cross-entropy", "did you mean softmax_cross_entropy?"),
+        ("optimizer: {type: adam}", "unknown key 'type' in optimizer; did you mean kind?"),
+        ("optimizer: {kind: adam, lr: 1}", "unknown key 'lr' in adam; did you mean learning_rate?"),
+        ("optimizer: {kind: adam, beta_1: 1}", "unknown key 'beta_1' in adam; beta1 and beta2 are"),
+        ("optimizer: {kind: sgd, beta1: 1}", "unknown key 'beta1' in sgd; adam, adamw have it"),
+        (
+            "optimizer: {beta1: 1}",
+            "names no kind, and 'beta1' is not for all: adam, adamw have",
+        ),
+        (
+            "optimizer: {rho: 1}",
+            "optimizer names no kind, and 'rho' is not for all: rmsprop",
+        ),
+        ("optimizer: {adam: 0.1}", "'adam' is a kind of optimizer: write {kind: adam, OPTION: VAL"),
+        ("optimizer: {adam: , lr: 1}", "'adam' is a kind of optimizer: write {kind: adam, OPTION"),
+        ("schedule: cosine_annealing", "did you mean cosine?"),
+        ("epochs: 3", "unknown key 'epochs' in the config; did you mean training.epochs?"),
+        ("max_epochs: 3", "did you mean training.epochs?"),
+        ("lr: 3", "unknown key 'lr' in the config; did you mean optimizer.learning_rate?"),
+        ("batch_size: 3", "did you mean training.batch_size?"),
+        ("dataset: mnist", "did you mean data.dataset?"),
+        ("validation_split: 0.1", "did you mean data.validation?"),
+        ("training: {seed: 3}", "unknown key 'seed' in training; did you mean seed?"),
+        ("training: {learning_rate: 3}", "did you mean optimizer.learning_rate?"),
+        ("optimizer: {epochs: 3}", "did you mean training.epochs?"),
+        ("layers: []", "unknown key 'layers' in the config; did you mean network?"),
+        ("momentum: 0.9", "did you mean network.N.batch_norm.momentum or optimizer.momentum?"),
+    ],
+)
+def test_words_of_other_tools_and_keys_in_the_wrong_place_get_the_right_word(
+    refusal: Refusal, text: str, words: str
+) -> None:
+    assert words in refusal(text if text.startswith("network") else f"{text}\n{NETWORK}")
+
+
+@pytest.mark.parametrize("text", ["optimizer: {x: 1}", "schedule: {x: 1}", "loss: {x: 1}"])
+def test_no_message_speaks_of_a_kind_that_nobody_wrote(refusal: Refusal, text: str) -> None:
+    message = refusal(f"{text}\n{NETWORK}").partition("; valid are")[0]
+    assert message.endswith(f"unknown key 'x' in {text.partition(':')[0]}")
+
+
+def test_every_word_that_others_are_led_to_is_there() -> None:
+    registries: dict[str, dict[str, Any]] = {
+        "layer": LAYERS,
+        "loss": LOSSES,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "initializer": INITIALIZERS,
+    }
+    keys = {key.rpartition(".")[2] for key in mapping_schema(Settings).keys("")}
+    for used_as, words in OTHER_WORDS.items():
+        valid = {*registries[used_as]} if used_as in registries else keys
+        assert {own for own in words.values() if " " not in own} <= valid
+        others = [other for line in words for other in line.split()]
+        assert len(others) == len(set(others))
+        assert valid.isdisjoint(others)
 
 
 def test_errors_of_a_file_come_together_from_top_to_bottom(refusal: Refusal) -> None:

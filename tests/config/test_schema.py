@@ -101,7 +101,9 @@ class Configs:
     def choices(self, registry: Mapping[str, type]) -> Plain:
         names = st.sampled_from([*registry])
         return names | names.flatmap(
-            lambda name: self.options(registry[name]).map(lambda given: {"kind": name, **given})
+            lambda name: self.options(registry[name]).flatmap(
+                lambda given: st.sampled_from([{"kind": name, **given}, {name: given}])
+            )
         )
 
     def layers(self) -> Plain:
@@ -211,6 +213,10 @@ def test_schema_tells_defaults_and_describes_each_key() -> None:
 @example({"network": ["relu"], "optimizer": None})
 @example({"network": ["relu"], "optimizer": {"learning_rate": 1}})
 @example({"network": ["relu"], "optimizer": {"momentum": 0.5}})
+@example({"network": ["relu"], "optimizer": {"adam": None}})
+@example({"network": ["relu"], "optimizer": {"adam": {"kind": "adam"}}})
+@example({"network": ["relu"], "optimizer": {"adam": {}, "beta1": 0.5}})
+@example({"network": ["relu"], "optimizer": {"adam": 0.5}})
 @example({"network": [{"affine": {"units": 1, "initializer": {}}}]})
 @example({"network": [{"affine": {"units": 1, "initializer": {"std": 1}}}]})
 @example({"network": [{"batch_norm": 0.9}]})

@@ -109,6 +109,10 @@ def test_each_optimizer_has_its_own_defaults(
             "{affine: {units: 9, initializer: zeros}}",
             "{affine: {initializer: {kind: zeros}, units: 9}}",
         ),
+        (
+            "{affine: {units: 9, initializer: {normal: {std: 0.1}}}}",
+            "{affine: {units: 9, initializer: {kind: normal, std: 0.1}}}",
+        ),
         ("{affine: 9.0}", "{affine: 9}"),
         ("batch_norm", "{batch_norm: {momentum: 0.9, epsilon: 1e-5}}"),
     ],
@@ -123,6 +127,10 @@ def test_short_form_of_a_layer_means_the_long_one(load: Load, short: str, long: 
     [
         ("optimizer: adam", "optimizer: {kind: adam}"),
         ("optimizer: {learning_rate: 1}", "optimizer: {kind: sgd, learning_rate: 1.0}"),
+        ("optimizer: {adam: {beta1: 0.5}}", "optimizer: {kind: adam, beta1: 0.5}"),
+        ("optimizer: {adam: {}}", "optimizer: {kind: adam}"),
+        ("optimizer: {adam: }", "optimizer: {kind: adam}"),
+        ("schedule: {step: {every: 3}}", "schedule: {kind: step, every: 3}"),
         ("loss: mean_squared_error", "loss: {kind: mean_squared_error}"),
         ("schedule: step", "schedule: {kind: step, every: 10, factor: 0.1}"),
         ("schedule: {warmup: 1}", "schedule: {kind: constant, warmup: 1}"),
