@@ -352,7 +352,7 @@ def test_known_set_that_comes_with_nnctl_is_never_downloaded(
     own = replace(server.tiny(), name="absent")
     monkeypatch.setitem(CATALOGUE, "absent", own)
     assert run(["data", "fetch", "absent", "--mirror", server.mirror("good")]) == 4
-    assert "it comes with nnctl: install nnctl again" in capsys.readouterr().err
+    assert "absent comes with nnctl: install nnctl again" in capsys.readouterr().err
     assert server.asked == []
 
 
