@@ -38,6 +38,8 @@ REASONS = {
     errno.ENOTEMPTY: "a folder is in the way; remove it or choose another name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.EIO: "the disk failed to read or write; check it",
+    errno.ENOMEM: "out of memory; end other programs or allow this one more",
+    errno.EMFILE: "too many files are open; `ulimit -n` allows more",
 }
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -58,7 +60,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> 
     A device or a pipe is written to as it is. Raises `SystemFailure` with the file and a reason.
     """
     chunks = [data] if isinstance(data, bytes) else data
-    with told("writing", path):
+    with as_system_failure("writing", path):
         # A rename over /dev/null or /dev/stdout would take the device away from everybody.
         if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
             with open(path, "wb") as stream:
@@ -80,13 +82,20 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes | memoryview]) -> 
 
 
 @contextmanager
-def told(doing: str, path: Path) -> Iterator[None]:
+def as_system_failure(doing: str, path: Path) -> Iterator[None]:
     """Turn an `OSError` into a `SystemFailure`: what was done, to which file, why not, a remedy."""
     try:
         yield
     except OSError as error:
-        reason = REASONS.get(error.errno or 0) or error.strerror or str(error)
-        raise SystemFailure(f"{doing} {printable(path)}: {printable(reason)}") from error
+        raise SystemFailure(f"{doing} {printable(path)}: {reason(error)}") from error
+
+
+told = as_system_failure  # its former name
+
+
+def reason(error: OSError) -> str:
+    """Return why the system refused something, and what to do, as a person would say it."""
+    return printable(REASONS.get(error.errno or 0) or error.strerror or error)
 
 
 @contextmanager
@@ -96,7 +105,7 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[bool]:
     The lock needs no file of its own, and ends with its process in whatever way that ends. On a
     file system without locks everybody gets it.
     """
-    with told("opening", folder):
+    with as_system_failure("opening", folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
         end = time.monotonic() + wait
@@ -112,7 +121,7 @@ def is_free(folder: Path) -> bool:
 
     To find out it is held for microseconds: who wants it should wait a little.
     """
-    with told("opening", folder):
+    with as_system_failure("opening", folder):
         descriptor = os.open(folder, os.O_RDONLY)
     try:
         return _try_lock(descriptor, without_locks=False)
@@ -120,12 +129,27 @@ def is_free(folder: Path) -> bool:
         os.close(descriptor)
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is something at `path`, a link that leads nowhere included.
+
+    What can't be seen is not absent: raises `SystemFailure` with the reason.
+    """
+    with as_system_failure("looking at", path):
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise
+    return True
+
+
 def status_of(path: Path) -> os.stat_result | None:
     """Return what the system says of `path`, links followed, or None where there is nothing.
 
     What can't be seen is not absent: raises `SystemFailure` with the reason.
     """
-    with told("looking at", path):
+    with as_system_failure("looking at", path):
         try:
             return os.stat(path)
         except OSError as error:

@@ -108,7 +108,7 @@ def test_readme_job_that_was_killed_before_it_began_is_begun(
     for name in left:
         shutil.copy(trained / "runs" / "quickstart-001" / name, tmp_path / "job")
     done = shell(recipe, tmp_path)
-    assert (done.returncode, done.stdout) == (0, "job\njob\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "./job\n./job\n"), done.stderr
 
 
 def test_readme_layer_is_found_right(tmp_path: Path) -> None:

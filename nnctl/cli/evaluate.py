@@ -121,7 +121,7 @@ def command(
     result = evaluate(network, loss, samples, indices, batch_size, threads)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
     report = {
-        "run_dir": as_text(folder.path) if folder else None,
+        "run_dir": as_text(folder) if folder else None,
         "checkpoint": as_text(which),
         "dataset": as_text(data.name),
         "split": part,

@@ -107,7 +107,9 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
         case OSError():
             path = error.filename if isinstance(error.filename, str | bytes) else ""
             name = f"{printable(os.fsdecode(path))}: " if path else ""
-            return f"{name}{error.strerror or error}", ExitCode.SYSTEM
+            from nnctl.files import reason
+
+            return f"{name}{reason(error)}", ExitCode.SYSTEM
     signals.answer()
     what = f"unexpected {type(error).__name__}: {printable(error)}"
     advice = "This is a bug in nnctl; NNCTL_DEBUG=1 shows the traceback."

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnctl.nn.functions import Array
     from nnctl.nn.network import Network
     from nnctl.runs.checkpoint import Checkpoint
+    from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
 
 DEFAULT_CONFIG = "quickstart"
@@ -140,6 +141,29 @@ def open_experiment(
     return Experiment(settings, data, run, checkpoint.snapshot.parameters)
 
 
+def find_run(name: str, runs_dir: Path) -> RunFolder:
+    """Return the run that RUN names, and say so where it might mean another.
+
+    Raises:
+        UsageError, RunError, SystemFailure: as `nnctl.runs.find.find_run`.
+
+    """
+    from nnctl.runs import find
+
+    run = find.find_run(name, runs_dir)
+    note_hidden(name, find.find(name, runs_dir))
+    return run
+
+
+def note_hidden(name: str, found: Found) -> None:
+    """Say on standard error that a folder here has the name of the run that was found."""
+    from nnctl.display.output import note
+
+    if found.hidden is not None:
+        shown = printable(name)
+        note(f"{shown} is the run {printable(found.run)}; the folder here is ./{shown}")
+
+
 def find_checkpoint(
     name: str,
     runs_dir: Path,
@@ -158,35 +182,35 @@ def find_checkpoint(
         RunError: run or checkpoint are missing or damaged.
 
     """
+    from nnctl.files import exists
     from nnctl.runs.checkpoint import FOLDER, load
-    from nnctl.runs.folder import RunFolder, find_run, read_config
+    from nnctl.runs.find import find
+    from nnctl.runs.folder import read_config
 
-    path = Path(name)
-    run: RunFolder | None
-    if path.suffix == ".safetensors":
+    named = find(name, runs_dir)
+    note_hidden(name, named)
+    run = named.run
+    if named.checkpoint is not None:
         if which is not None:
             raise UsageError("--checkpoint chooses one of a run's; a file is one already")
-        run, found = RunFolder(path.absolute().parent.parent), name
+        path, found = named.checkpoint, name
     else:
-        run = find_run(name, runs_dir)
-        found = which or ("best" if run.best.exists() else "last")
+        assert run is not None
+        found = which or ("best" if exists(run.best) else "last")
         path = run.best if found == "best" else run.last
     checkpoint = load(path)
     settings = checkpoint.settings
     # Before the end of its first epoch a run has no best.
     begun = checkpoint.snapshot.progress.history and settings.data.validation
-    if which is None and found == "last" and begun:
+    if run is not None and which is None and found == "last" and begun:
         raise RunError(
             f"{printable(run.best)}: missing\n"
             f"bring the original file back, or name {printable(run.last)} in its place"
         )
-    inside = path.absolute().parent == run.last.parent.absolute()
-    if inside and run.manifest.is_file():  # else a file on its own
+    if run is not None:
         recorded = read_config(run)
         dataset = dataset or recorded.data.dataset
         settings = replace(settings, name=recorded.name)
-    else:
-        run = None
     if for_data and dataset is None and settings.data.dataset == FOLDER:
         raise UsageError(
             f"{printable(name)}: was trained on a folder of its own: name one with {option}"

@@ -52,14 +52,16 @@ def command(
     from nnctl.display.charts import Chart
     from nnctl.display.output import console, warn
     from nnctl.display.plot import check_picture, runs_chart, write_picture
-    from nnctl.runs.folder import LATEST, find_run, read_metrics
+    from nnctl.files import exists
+    from nnctl.runs.find import find_runs
+    from nnctl.runs.folder import LATEST, read_metrics
     from nnctl.runs.lock import ended
 
     if output is not None:
         if follow:
             raise UsageError("--follow redraws the terminal: it can't be combined with --output")
         check_picture(output)
-    runs = {run.path.resolve(): run for run in (find_run(n, runs_dir) for n in names or [LATEST])}
+    runs = {run.path.resolve(): run for run in find_runs(names or [LATEST], runs_dir)}
     unique = len({path.name for path in runs}) == len(runs)
     labels = {path: printable(path.name if unique else run.path) for path, run in runs.items()}
 
@@ -86,6 +88,6 @@ def command(
             console().print(chart())
     if follow:
         for path, run in runs.items():
-            if not run.summary.exists():
-                command = printable(run.resume_command)
+            if not exists(run.summary):
+                command = printable(run.resume_command())
                 warn(f"{labels[path]}: was killed before its end; go on with: {command}")

@@ -78,8 +78,8 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 
     Its config, the curves, the verdict on overfitting and the final figures.
     """
+    from nnctl.cli.loading import find_run
     from nnctl.runs.compare import read_run
-    from nnctl.runs.folder import find_run
 
     record = read_run(find_run(run, runs_dir))
     if as_json:
@@ -170,19 +170,18 @@ def verify(
 
     from nnctl.display.output import print_json
     from nnctl.files import as_text
-    from nnctl.runs.folder import find_run
+    from nnctl.runs.find import find_runs
     from nnctl.runs.verify import verify as verify_run
 
     failed = []
-    for name in names or ("latest",):
-        run = find_run(name, runs_dir)
-        shown = printable(run.path)
+    for run in find_runs(names or ("latest",), runs_dir):
+        shown = printable(run)
         click.echo(f"{shown}: training two copies of it", err=True)
         found = verify_run(run, source, threads)
         if not found.exact:
             failed.append(shown)
         if as_json:
-            print_json({"run_dir": as_text(run.path), "exact": found.exact, **asdict(found)})
+            print_json({"run_dir": as_text(run), "exact": found.exact, **asdict(found)})
         else:
             from nnctl.display.runs import print_verification
 
@@ -202,23 +201,29 @@ def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
         RunError: a run that was named is missing or damaged, or there is no such folder.
 
     """
+    import os
+    import stat
+
     from nnctl.display.output import warn
-    from nnctl.files import told
+    from nnctl.files import as_system_failure, status_of
     from nnctl.runs.compare import read_run
-    from nnctl.runs.folder import LATEST, RunFolder, find_run
+    from nnctl.runs.find import find_runs, is_run
+    from nnctl.runs.folder import LATEST, RunFolder
 
     if names:
-        return [read_run(find_run(name, runs_dir)) for name in names]
-    if not runs_dir.is_dir():
+        return [read_run(run) for run in find_runs(names, runs_dir)]
+    if status_of(runs_dir) is None:
         raise RunError(f"{printable(runs_dir)}: no such folder; train a run or give --runs-dir")
+    with as_system_failure("reading", runs_dir):
+        paths = [runs_dir / name for name in sorted(os.listdir(runs_dir)) if name != LATEST]
     records = []
-    for path in sorted(runs_dir.iterdir()):
-        if path.name == LATEST or not path.is_dir():
-            continue
+    for path in paths:
         run = RunFolder(path)
         try:
-            with told("reading", path):
-                if run.manifest.exists() or not path.name.startswith("."):
+            here = status_of(path)
+            is_folder = here is not None and stat.S_ISDIR(here.st_mode)
+            if is_folder and (is_run(run) or not path.name.startswith(".")):
+                with as_system_failure("reading", path):
                     records.append(read_run(run))
         except NnctlError as error:
             warn(f"left out: {error}")

@@ -23,7 +23,6 @@ from nnctl.errors import SystemFailure, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
-    from nnctl.runs.folder import RunFolder
 
 
 def _fields() -> list[str]:
@@ -87,14 +86,14 @@ def command(
     """
     import msgspec
 
-    from nnctl.cli.loading import open_data
+    from nnctl.cli.loading import find_run, open_data
     from nnctl.config import load_settings
     from nnctl.display.training import print_plan, print_summary, reporter
-    from nnctl.runs.folder import find_run
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
     from nnctl.runs.resume import check_same_data, recorded, restore
-    from nnctl.training.events import RunFinished, RunStarted
+    from nnctl.training.engine import split_data
+    from nnctl.training.events import Event, RunFinished, RunStarted
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
@@ -139,12 +138,16 @@ def command(
                 if as_json or not quiet:
                     print_plan(trainer.plan(), as_json=as_json)
             return
+        if overwrite:
+            split_data(settings, data)  # raises before the old run is given up what it would after
         # From here on there is something to lose: a signal is answered after a checkpoint.
         request = stack.enter_context(signals.deferred())
         if before is None:
             run = stack.enter_context(
                 new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
             )
+        event: Event | None = None
+        resume_command = run.resume_command(_where_data_lie(context))
         try:
             show = reporter(run, as_json=as_json, quiet=quiet)
             for event in train(
@@ -159,20 +162,35 @@ def command(
                     point_latest(runs_dir, run)
                 show(event)
         except signals.Ended:  # a second signal, or the first took too long to answer
-            _tell_how_to_go_on(run)
+            _print_resume_command(resume_command)
             raise
         except SystemFailure as error:
-            if run.summary.exists():  # only its result is lost
-                raise
-            raise SystemFailure(f"{error}\ngo on with: {run.resume_command}") from error
+            # Before it has a config there is no run yet; after its end only a result is lost.
+            if run.config.exists() and not isinstance(event, RunFinished):
+                raise SystemFailure(f"{error}\ngo on with: {resume_command}") from error
+            raise
     assert isinstance(event, RunFinished)  # the last one always is
     if request.number is not None:
         if event.status == "interrupted":
-            _tell_how_to_go_on(run)
+            _print_resume_command(resume_command)
         raise signals.Ended(request.number)
     check(requirements, msgspec.to_builtins(event))
 
 
-def _tell_how_to_go_on(run: RunFolder) -> None:
-    command = printable(run.resume_command)
-    click.echo(f"nnctl: stopped by a signal; go on with: {command}", err=True)
+def _where_data_lie(context: click.Context) -> list[str]:
+    """Return the options that said so, for the command that goes on with the run."""
+    given = [
+        name
+        for name in ("data_dir", "offline")
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    ]
+    options = []
+    if "data_dir" in given:
+        options += ["--data-dir", str(context.params["data_dir"])]
+    if "offline" in given:
+        options.append("--offline")
+    return options
+
+
+def _print_resume_command(command: str) -> None:
+    click.echo(f"nnctl: stopped by a signal; go on with: {printable(command)}", err=True)

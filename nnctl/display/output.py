@@ -53,6 +53,11 @@ def warn(message: str) -> None:
     print(f"nnctl: warning: {message}", file=sys.stderr, flush=True)
 
 
+def note(message: str) -> None:
+    """Print on standard error, at once, what was not done though it was asked for."""
+    print(f"nnctl: {message}", file=sys.stderr, flush=True)
+
+
 def print_json(content: Any) -> None:
     """Print one line of JSON on standard output, at once; what isn't finite becomes null."""
     import msgspec

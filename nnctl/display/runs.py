@@ -109,14 +109,14 @@ def print_run(record: RunRecord) -> None:
         out.print(f"\n{len(rows)} epochs so far, {duration(overview['seconds'])}")
     else:
         out.print("no epoch is finished yet")
-    out.print(printable(record.run.path), soft_wrap=True)
+    out.print(printable(record.run), soft_wrap=True)
 
 
 def print_verification(run: RunFolder, found: Verification) -> None:
     """Print the hashes of the checkpoints that ought to be equal."""
     out = console()
     verdict = "exact, all bytes are equal" if found.exact else "NOT exact"
-    out.print(f"{printable(run.path)}: {verdict}", soft_wrap=True)
+    out.print(f"{printable(run)}: {verdict}", soft_wrap=True)
     rows = {
         "in one go": found.uninterrupted,
         f"interrupted after step {found.step:,} of {found.steps:,}": found.interrupted,

@@ -93,13 +93,13 @@ def _print_event(name: str, event: Event) -> None:
 def _print_end(run: RunFolder, event: RunFinished, monitored: str, *, quiet: bool) -> None:
     """Print the end of a run for a person; `quiet`: its directory alone."""
     if quiet:
-        print_path(run.path)
+        print_path(str(run))
         return
     from nnctl.display.summary import summary_view
     from nnctl.runs.folder import read_metrics
 
     console().print(summary_view(msgspec.to_builtins(event), read_metrics(run), monitored))
-    console().print(printable(run.path), soft_wrap=True)
+    console().print(printable(run), soft_wrap=True)
 
 
 # Progress.

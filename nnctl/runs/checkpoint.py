@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import platform
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -26,7 +27,7 @@ from nnctl import __version__
 from nnctl.config import Settings, build, check_shapes, settings_from_dict, to_dict
 from nnctl.datasets import CATALOGUE
 from nnctl.errors import ConfigError, RunError, printable
-from nnctl.files import has_separator, told
+from nnctl.files import as_system_failure, has_separator, status_of
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS
 from nnctl.nn.network import Network
@@ -138,7 +139,7 @@ def load(path: Path) -> Checkpoint:
 
     """
     try:
-        with told("reading", path):
+        with as_system_failure("reading", path):
             return _load(path)
     except _RefusedError as refused:
         raise RunError(
@@ -195,11 +196,13 @@ def _columns(settings: Settings) -> dict[str, Any]:
 def _load(path: Path) -> Checkpoint:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
+    here = status_of(path)
+    if here is None:
         raise RunError(
-            f"{printable(path)}: there is no such checkpoint; "
-            "`nnctl runs list` tells how runs ended"
+            f"{printable(path)}: there is no such checkpoint; `nnctl runs list` says how runs ended"
         )
+    if not stat.S_ISREG(here.st_mode):
+        raise _RefusedError("it is not a file")
     with path.open("rb") as stream:
         start = stream.read(8)
     size = path.stat().st_size

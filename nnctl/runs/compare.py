@@ -12,7 +12,7 @@ from nnctl.config import Settings, leaves, to_dict
 from nnctl.datasets import contents
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS
 from nnctl.errors import RunError, UsageError, printable
-from nnctl.files import as_text
+from nnctl.files import as_text, exists
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
@@ -64,7 +64,7 @@ class RunRecord:
         results = {key: getattr(summary or best, key, None) for key in RESULTS}
         return {
             "run": as_text(self.name),
-            "run_dir": as_text(self.run.path),
+            "run_dir": as_text(self.run),
             "started": self.manifest.started.isoformat(),
             "status": summary.status if summary else "unfinished",
             "dataset": settings.data.dataset,
@@ -90,7 +90,7 @@ def read_run(run: RunFolder) -> RunRecord:
         RunError: one is missing, damaged, or holds something else.
 
     """
-    if not run.manifest.exists():
+    if not exists(run.manifest):
         raise RunError(f"{printable(run.path)}: not a run, it has no {run.manifest.name}")
     settings = read_config(run)
     manifest = convert(read_json(run.manifest), Manifest, run.manifest)
@@ -198,7 +198,7 @@ def compare(first: RunRecord, second: RunRecord) -> Difference | str:
 
     """
     for record in (first, second):
-        if not record.run.test_predictions.exists():
+        if not exists(record.run.test_predictions):
             return f"{record.name} has not been tested yet"
     if _test_hashes(first) != _test_hashes(second):
         return f"{first.name} and {second.name} were tested on different images"

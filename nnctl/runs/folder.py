@@ -12,7 +12,7 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ import msgspec
 
 from nnctl.config import Settings, load_settings
 from nnctl.errors import ConfigError, RunError, printable, without_passwords
-from nnctl.files import as_text, told, write_atomically
+from nnctl.files import as_system_failure, as_text, exists, has_separator, status_of, write_atomically
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 LATEST = "latest"
@@ -37,10 +37,15 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def resume_command(self) -> str:
-        """What to type in a shell to go on with the run."""
-        return f"nnctl train --resume {shlex.quote(str(self.path))}"
+    def __str__(self) -> str:
+        """Return the path as it can be given for RUN: never to be taken for a name or an option."""
+        text = str(self.path)
+        is_path = has_separator(text) or text in (os.curdir, os.pardir)
+        return text if is_path else os.path.join(os.curdir, text)
+
+    def resume_command(self, options: Sequence[str] = ()) -> str:
+        """Return what to type in a shell to go on with the run, with these options."""
+        return shlex.join(["nnctl", "train", "--resume", str(self), *options])
 
     @property
     def config(self) -> Path:
@@ -73,6 +78,18 @@ class RunFolder:
         return self.path / "validation_predictions.csv"
 
     @property
+    def own_files(self) -> tuple[Path, ...]:
+        """Everything that nnctl writes into a run, the manifest last; the rest is somebody else's.
+
+        The manifest says whose folder it is.
+        """
+        return (
+            *(self.config, self.metrics, self.summary),
+            *(self.test_predictions, self.validation_predictions),
+            *(self.last, self.best, self.manifest),
+        )
+
+    @property
     def last(self) -> Path:
         """The newest checkpoint."""
         return self.path / "checkpoints" / "last.safetensors"
@@ -97,32 +114,7 @@ class Manifest:
             raise ValueError("started is no time that a run can have")
 
 
-# Finding and reading.
-
-
-def find_run(name: str, runs_dir: Path) -> RunFolder:
-    """Return the folder of a run that is given by path, or by name under `runs_dir`.
-
-    Raises:
-        RunError: there is no such run.
-
-    """
-    for path in (runs_dir / name, Path(name)):
-        if RunFolder(path).manifest.is_file():
-            if path.name == LATEST and path.is_symlink():
-                path = path.parent / path.readlink()
-            return RunFolder(path)
-    known = [run.path.name for run in list_runs(runs_dir)]
-    hint = f"runs there: {', '.join(map(printable, known[-5:]))}" if known else "train one first"
-    raise RunError(f"no run {printable(name)!r} in {printable(runs_dir)}, and no such path\n{hint}")
-
-
-def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """Return the runs in `runs_dir`, by name; `latest` is not one of them."""
-    if not runs_dir.is_dir():
-        return []
-    runs = (RunFolder(path) for path in sorted(runs_dir.iterdir()) if path.name != LATEST)
-    return [run for run in runs if run.manifest.is_file()]
+# Reading.
 
 
 def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -132,7 +124,7 @@ def read_regular(path: Path, limit: int = MAX_BYTES) -> bytes:
         RunError: it is missing, not a file, or too large.
 
     """
-    with told("reading", path):
+    with as_system_failure("reading", path):
         try:
             # Opening a pipe would wait for somebody who writes.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -159,7 +151,8 @@ def read_config(run: RunFolder) -> Settings:
         RunError: config.yaml is missing, or can't be used.
 
     """
-    if not run.config.is_file():
+    found = status_of(run.config)
+    if found is None or not stat.S_ISREG(found.st_mode):
         raise RunError(
             f"{printable(run.config)}: missing; the run had not begun when it was ended\n"
             "train it again, with --overwrite if it is to be in the same folder"
@@ -190,7 +183,7 @@ def read_summary(run: RunFolder) -> RunFinished | None:
         RunError: the file is damaged.
 
     """
-    if not os.path.lexists(run.summary):
+    if not exists(run.summary):
         return None
     summary: RunFinished = convert(read_json(run.summary), RunFinished, run.summary)
     found = summary.overfitting
@@ -230,7 +223,7 @@ def _rows(run: RunFolder) -> Iterator[dict[str, Any] | None]:
     types: dict[str, Any] = dict.fromkeys(EpochFinished.__annotations__, float | None)
     types |= {"epoch": int, "step": int}
     decoder = msgspec.json.Decoder(msgspec.defstruct("Row", list(types.items())))
-    if not run.metrics.exists():
+    if not exists(run.metrics):
         return
     for line in io.BytesIO(read_regular(run.metrics, MAX_METRICS_BYTES)):
         if not line.endswith(b"\n"):
@@ -287,7 +280,7 @@ def append_row(run: RunFolder, row: EpochFinished) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     data = json_line(row)
     with (
-        told("writing", run.metrics),
+        as_system_failure("writing", run.metrics),
         open(os.open(run.metrics, flags, 0o666), "ab", buffering=0) as file,
     ):
         before = file.seek(0, os.SEEK_END)
@@ -313,7 +306,7 @@ def repair_metrics(run: RunFolder, history: list[EpochFinished]) -> None:
         row = rows.get(epoch.epoch, {})
         lines.append(known | {key: row.get(key) for key in TIMINGS})
     wanted = b"".join(map(json_line, lines))
-    if run.metrics.is_symlink() or not run.metrics.exists():
+    if run.metrics.is_symlink() or not exists(run.metrics):
         same = False
     else:
         same = read_regular(run.metrics, MAX_METRICS_BYTES) == wanted

@@ -6,15 +6,16 @@ number, and a lock that the operating system drops with its owner decides who wr
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
-from nnctl.files import TEMPORARY, is_free, locked, told
+from nnctl.files import TEMPORARY, as_system_failure, exists, is_free, locked, status_of
 from nnctl.runs.folder import LATEST, Manifest, RunFolder, convert, read_json
 
 GLANCE = 0.1  # seconds; `ended` holds the lock for far less
@@ -35,25 +36,31 @@ def new_run(
 
     """
     if run_dir is None:
-        run, is_ours = _claim_numbered(runs_dir, name), True
+        run, is_new = _claim_numbered(runs_dir, name), True
     else:
-        run, is_ours = RunFolder(run_dir), not run_dir.exists()
+        run, is_new = RunFolder(run_dir), not exists(run_dir)
         _make(run_dir)
-    with owned(run):
-        check_free(run.path, overwrite)
-        was_empty = _is_empty(run.path)
-        # The old manifest stays until the new one is there: always one can see whose folder it is.
-        if not was_empty:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(owned(run))
+            check_free(run.path, overwrite)
+            replaced = not _is_empty(run.path)
+        except SystemFailure:
+            if is_new:
+                _remove_if_empty(run.path)
+            raise
+        # The old manifest stays until the new one is there: at any moment it can be seen whose
+        # folder this is.
+        if replaced:
             _clear(run)
         try:
             yield run
         finally:
-            if was_empty and not run.config.exists():
-                with suppress(SystemFailure, OSError):
-                    _clear(run)
-                    run.manifest.unlink(missing_ok=True)
-                    if is_ours:
-                        run.path.rmdir()
+            if not replaced and not _may_be_there(run.config):
+                with suppress(SystemFailure):
+                    _clear(run, also_manifest=True)
+                if is_new:
+                    _remove_if_empty(run.path)
 
 
 @contextmanager
@@ -74,7 +81,7 @@ def owned(run: RunFolder) -> Iterator[None]:
 
 def ended(run: RunFolder) -> bool:
     """Return whether a run is over: it has had its last word, or its process was killed."""
-    return run.summary.exists() or is_free(run.path)
+    return exists(run.summary) or is_free(run.path)
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -87,20 +94,20 @@ def check_free(path: Path, overwrite: bool) -> None:
     """
     if path.name == LATEST:
         raise UsageError(f"{printable(path)}: `latest` names the newest run; choose another name")
-    with told("opening", path):
-        if not path.exists() and not path.is_symlink():
-            return
-        if not path.is_dir():
-            raise RunError(f"{printable(path)}: exists, and is not a folder")
-        if _is_empty(path):
-            return
-        try:
-            manifest = RunFolder(path).manifest
-            convert(read_json(manifest), Manifest, manifest)
-        except RunError:
-            raise RunError(
-                f"{printable(path)}: holds files that are not a run's; choose another --run-dir"
-            ) from None
+    if not exists(path):
+        return
+    found = status_of(path)
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        raise RunError(f"{printable(path)}: exists, and is not a folder")
+    if _is_empty(path):
+        return
+    try:
+        manifest = RunFolder(path).manifest
+        convert(read_json(manifest), Manifest, manifest)
+    except RunError:
+        raise RunError(
+            f"{printable(path)}: holds files that are not a run's; choose another --run-dir"
+        ) from None
     if not overwrite:
         raise RunError(
             f"{printable(path)}: holds a run already\n"
@@ -109,14 +116,15 @@ def check_free(path: Path, overwrite: bool) -> None:
 
 
 def point_latest(runs_dir: Path, run: RunFolder) -> None:
-    """Make `runs_dir/latest` a relative link to the run, in one step."""
+    """Make `runs_dir/latest` a relative link to the run, in one step; only a link is replaced."""
     # It lies in the run's folder, which nobody else writes to: nothing can come in between.
-    temporary = run.path / f"{TEMPORARY}{LATEST}"
+    temporary, latest = run.path / f"{TEMPORARY}{LATEST}", runs_dir / LATEST
     with suppress(OSError):  # some file systems have no links; the name is a convenience
         temporary.unlink(missing_ok=True)
-        if run.path.parent.resolve() == runs_dir.resolve():
+        is_ours = latest.is_symlink() or not os.path.lexists(latest)
+        if is_ours and run.path.parent.resolve() == runs_dir.resolve():
             temporary.symlink_to(run.path.resolve().name)
-            temporary.replace(runs_dir / LATEST)
+            temporary.replace(latest)
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
 
@@ -129,7 +137,7 @@ def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
     _make(runs_dir)
     taken = re.compile(re.escape(name) + r"-(\d{1,18})")
     number = 0
-    with told("reading", runs_dir):
+    with as_system_failure("reading", runs_dir):
         for path in runs_dir.iterdir():
             match = taken.fullmatch(path.name)
             if match and not _swept(path):
@@ -137,19 +145,28 @@ def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
     while True:
         number += 1
         path = runs_dir / f"{name}-{number:03d}"
-        with told("creating", path), suppress(FileExistsError):
+        with as_system_failure("creating", path), suppress(FileExistsError):
             path.mkdir()
             return RunFolder(path)
 
 
 def _make(folder: Path) -> None:
-    with told("creating", folder):
+    with as_system_failure("creating", folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def _is_empty(path: Path) -> bool:
     """Return whether a folder holds nothing but the temporary files of killed processes."""
-    return all(entry.name.startswith(TEMPORARY) for entry in path.iterdir())
+    with as_system_failure("reading", path):
+        return all(name.startswith(TEMPORARY) for name in os.listdir(path))
+
+
+def _may_be_there(path: Path) -> bool:
+    """Return whether a file is there, or can't be seen: then nothing is removed for its absence."""
+    try:
+        return exists(path)
+    except SystemFailure:
+        return True
 
 
 def _swept(path: Path) -> bool:
@@ -161,16 +178,30 @@ def _swept(path: Path) -> bool:
             leftover.unlink()
         path.rmdir()
         return True
-    except OSError:
+    except (OSError, SystemFailure):
         return False
 
 
-def _clear(run: RunFolder) -> None:
-    """Remove everything of a run but its manifest; links, not what they point to."""
-    with told("clearing", run.path):
-        for path in (run.config, run.metrics, run.summary, run.test_predictions, run.validation_predictions):
-            path.unlink(missing_ok=True)
-        if run.last.parent.is_symlink():
-            run.last.parent.unlink()
-        elif run.last.parent.exists():
-            shutil.rmtree(run.last.parent)
+def _clear(run: RunFolder, *, also_manifest: bool = False) -> None:
+    """Remove what nnctl wrote into a run, the manifest if asked to; links, not their targets.
+
+    What else lies there is somebody's own and stays.
+    """
+    checkpoints = run.last.parent
+    with as_system_failure("clearing", run.path):
+        if checkpoints.is_symlink():
+            checkpoints.unlink()
+        for path in run.own_files:
+            if also_manifest or path != run.manifest:
+                path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            for name in os.listdir(checkpoints):
+                if name.startswith(TEMPORARY):
+                    (checkpoints / name).unlink(missing_ok=True)
+        _remove_if_empty(checkpoints)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a folder that is there and holds nothing."""
+    with suppress(OSError):
+        folder.rmdir()

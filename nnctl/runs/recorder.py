@@ -13,7 +13,7 @@ from typing import Any
 from nnctl.config import Settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
-from nnctl.files import as_text, told, write_atomically
+from nnctl.files import as_text, as_system_failure, write_atomically
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, new_manifest, now, to_json
 from nnctl.runs.resume import Recorded, changes, go_on
@@ -43,7 +43,7 @@ def train(
         SystemFailure: something could not be written.
 
     """
-    with closing(Trainer(settings, data, threads, run_dir=as_text(run.path))) as trainer:
+    with closing(Trainer(settings, data, threads, run_dir=as_text(run))) as trainer:
         if before is None:
             manifest = begin(trainer, run)
         else:
@@ -67,7 +67,7 @@ def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     )
     write_atomically(run.manifest, to_json(manifest))
     write_atomically(run.metrics, b"")
-    with told("creating", run.last.parent):
+    with as_system_failure("creating", run.last.parent):
         run.last.parent.mkdir(exist_ok=True)
     write_atomically(run.config, to_yaml(trainer.settings).encode())
     return manifest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +11,7 @@ from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet, contents
 from nnctl.datasets.catalogue import PAIRS
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
-from nnctl.files import has_separator, told, write_atomically
+from nnctl.files import as_system_failure, exists, has_separator, write_atomically
 from nnctl.runs.checkpoint import Checkpoint, load, versions
 from nnctl.training.events import RunFinished
 from nnctl.runs.folder import (
@@ -70,8 +69,7 @@ class Recorded:
             )
         if status not in ("completed", "early_stopped"):
             return None
-        if self.checkpoint is None:
-            raise RunError(f"{printable(self.run.last)}: missing; bring the original file back")
+        assert self.checkpoint is not None  # else it had been refused
         done = self.checkpoint.snapshot.progress.epoch >= self.settings.training.epochs
         return summary if done or status == "early_stopped" else None
 
@@ -91,7 +89,9 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     manifest = read_json(run.manifest)
     facts = convert(manifest, Manifest, run.manifest)
     threads, data_sha256 = facts.threads, facts.data_sha256
-    checkpoint = load(run.last) if os.path.lexists(run.last) else None
+    checkpoint = load(run.last) if exists(run.last) else None
+    if checkpoint is None:
+        _check_nothing_was_kept(run)
     if checkpoint is not None:
         # A checkpoint knows neither the run's name nor where a folder of data lies.
         data = checkpoint.settings.data
@@ -121,6 +121,26 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
     if not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
     return Recorded(run, settings, checkpoint, threads, data_sha256, manifest)
+
+
+def _check_nothing_was_kept(run: RunFolder) -> None:
+    """Refuse to start a run again that had a checkpoint, which is gone.
+
+    Before the first checkpoint there may be one row of metrics and the best weights of that epoch,
+    and no end but that the run diverged.
+
+    Raises:
+        RunError: something says that there was a checkpoint.
+
+    """
+    summary = read_summary(run)
+    best = load(run.best).snapshot.progress.epoch if exists(run.best) else 0
+    ended = summary is not None and summary.status != "diverged"
+    if ended or best > 1 or len(read_metrics(run)) > 1:
+        raise RunError(
+            f"{printable(run.last)}: missing, but the run had written it\n"
+            "bring the original file back, or train the run anew from its config.yaml"
+        )
 
 
 def check_same_data(before: Recorded, data: DataSet) -> None:
@@ -175,7 +195,8 @@ def restore(trainer: Trainer, before: Recorded) -> None:
 def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
     """Put the trainer where the run was left, its metrics too; return the run's manifest.
 
-    Return None if the run was killed before its first checkpoint. The data are those of the run, as `check_same_data` finds.
+    Return None if the run was killed before its first checkpoint. The data are those of the run,
+    as `check_same_data` finds.
 
     Raises:
         RunError: as `restore`.
@@ -198,7 +219,7 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
     write_atomically(run.manifest, to_json(manifest))
     write_atomically(run.config, to_yaml(before.settings).encode())
     # They speak of the run as it was.
-    with told("removing", run.path):
+    with as_system_failure("removing", run.path):
         run.summary.unlink(missing_ok=True)
         run.test_predictions.unlink(missing_ok=True)
         run.validation_predictions.unlink(missing_ok=True)

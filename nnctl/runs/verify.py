@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from nnctl import datasets
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
+from nnctl.files import exists
 from nnctl.runs.checkpoint import versions
 from nnctl.runs.lock import new_run
 from nnctl.runs.resume import check_same_data, recorded
@@ -90,7 +91,7 @@ def _train(
     run = RunFolder(folder)
     with ExitStack() as stack:
         before = None
-        if run.config.exists():
+        if exists(run.config):
             before = recorded(run, ())
         else:
             stack.enter_context(new_run(folder, folder.parent, settings.name))

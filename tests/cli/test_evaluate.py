@@ -183,7 +183,8 @@ def test_require_of_an_unknown_field_ends_before_anything_starts(
     ("arguments", "code", "reason"),
     [
         (["nowhere"], 5, "no run 'nowhere'"),
-        (["nowhere.safetensors"], 5, "no such checkpoint; `nnctl runs list` tells how runs ended"),
+        (["nowhere.safetensors"], 5, "no run 'nowhere.safetensors'"),
+        (["./nowhere.safetensors"], 5, "there is no such path"),
         (["unheld-001", "--checkpoint", "best"], 5, "best.safetensors"),
         (["unheld-001", "--split", "validation"], 2, "held no validation images out"),
         (["runs/wide-001/checkpoints/last.safetensors", "--checkpoint", "best"], 2, "--checkpoint"),

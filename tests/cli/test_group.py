@@ -190,9 +190,12 @@ def test_error_becomes_its_exit_code_and_its_words(
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "a\nb"), r"a\nb: No space left on dev"),
-        (PermissionError(errno.EACCES, "Permission denied", b"caf\xe9"), r"caf\udce9: Permission"),
-        (OSError(errno.EIO, "Input/output error", 7), "Input/output error"),
+        (OSError(errno.ENOSPC, "No space left on device", "a\nb"), r"a\nb: the disk is full; free"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", b"caf\xe9"),
+            r"caf\udce9: permission denied; choose",
+        ),
+        (OSError(errno.EIO, "Input/output error", 7), "the disk failed to read or write"),
         (OSError("no number"), "no number"),
         (MemoryError(), "out of memory; a smaller batch size or network needs less"),
         (ZeroDivisionError("\x1b"), r"unexpected ZeroDivisionError: \x1b"),

@@ -337,11 +337,17 @@ def test_compare_takes_networks_of_other_layers_as_one_setting(
     assert networks == ["affine 50, relu, affine 10", "affine 4, tanh, dropout 0.5, affine 10"]
 
 
-def test_compare_of_a_run_with_itself_differs_in_nothing(runs_dir: Path, capsys: Capture) -> None:
-    content = compared(capsys, "wide-001", "wide-001")
+def test_compare_of_equal_runs_differs_in_nothing(runs_dir: Path, capsys: Capture) -> None:
+    shutil.copytree(runs_dir / "wide-001", runs_dir / "wide-002")
+    content = compared(capsys, "wide-001", "wide-002")
     assert content["settings"] == []
     assert content["difference"]["p_value"] == 1
-    assert "All settings are the same." in output(capsys, "compare", "wide-001", "wide-001")
+    assert "All settings are the same." in output(capsys, "compare", "wide-*")
+
+
+def test_compare_takes_a_run_that_is_named_twice_once(runs_dir: Path, capsys: Capture) -> None:
+    content = compared(capsys, "wide-001", "runs/wide-001", "w*")
+    assert [run["run"] for run in content["runs"]] == ["wide-001"]
 
 
 def test_compare_tests_the_best_two_by_mcnemar(runs_dir: Path, capsys: Capture) -> None:

@@ -128,7 +128,7 @@ def test_quiet_prints_the_run_directory_alone() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_quiet_prints_a_path_byte_for_byte() -> None:
     folder = os.fsdecode(b"a\xff b\n")
-    assert train("-q", "--run-dir", folder).stdout_bytes == b"a\xff b\n\n"
+    assert train("-q", "--run-dir", folder).stdout_bytes == b"./a\xff b\n\n"
 
 
 def test_quiet_imports_nothing_to_draw_with() -> None:

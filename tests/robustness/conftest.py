@@ -96,8 +96,11 @@ class Lab:
         kill_after: float | None = None,
         signals: list[tuple[float, int]] | None = None,
         when: tuple[int, int] | None = None,
+        hidden: Path | None = None,
     ) -> Outcome:
         """Run nnctl; the `at`-th call to the system that concerns a file below `below` fails.
+
+        So does the `at`-th look (0: each) at a file below `hidden`.
 
         `signals` come after so many seconds, `when` after so many epochs of the run tiny-001.
         """
@@ -109,6 +112,7 @@ class Lab:
             "stdout": str(out),
             "stderr": str(err),
             "fault": below and {"below": str(below), "at": at, "errno": errno},
+            "hidden": hidden and {"below": str(hidden), "at": at or None, "errno": errno},
             "kill_after": kill_after,
             "signals": signals or [],
             "when": when and {"file": str(metrics), "lines": when[0], "number": when[1]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -215,10 +216,71 @@ def test_run_killed_before_its_first_checkpoint_starts_again(lab: Lab, done: Run
     expected = done.result
     lab("train", "-c", lab.config(), "-q").check(0)
     run = lab.run("tiny-002")
-    for name in ("checkpoints/last.safetensors", "summary.json"):
-        (run.path / name).unlink()
+    kill_before_first_checkpoint(run)
     lab("train", "--resume", "tiny-002", "-q").check(0)
     assert run.result == expected
+
+
+def kill_before_first_checkpoint(run: Run) -> None:
+    """Leave of a run what there is when its first epoch has been written, but no checkpoint."""
+    for name in ("checkpoints/last.safetensors", "checkpoints/best.safetensors", "summary.json"):
+        (run.path / name).unlink()
+    metrics = run.path / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().splitlines(keepends=True)[0])
+
+
+def test_checkpoint_that_is_gone_is_not_a_run_that_never_had_one(lab: Lab, done: Run) -> None:
+    """Starting again would give up what is still there: rows, the end, the best weights."""
+    last = done.path / "checkpoints" / "last.safetensors"
+    resume = ["train", "--resume", "tiny-001", "-q"]
+    last.unlink()
+    backup = lab.folder / "backup"
+    shutil.copytree(done.path, backup)
+    for kept in ("metrics.jsonl", "summary.json", "checkpoints/best.safetensors"):
+        last.touch()
+        kill_before_first_checkpoint(done)
+        shutil.copy(backup / kept, done.path / kept)
+        before = done.files
+        assert f"{last.name}: missing, but the run had written it" in lab(*resume).check(5).err
+        assert done.files == before, kept
+        shutil.rmtree(done.path)
+        shutil.copytree(backup, done.path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO], ids=errno.errorcode.get)
+def test_folder_that_can_not_be_seen_is_not_empty(lab: Lab, done: Run, number: int) -> None:
+    """As after `chmod 000 checkpoints`: nothing is started again, nothing chosen in its place."""
+    before = done.files
+    for hidden in (done.path / "checkpoints", done.path):
+        for command in (
+            ["train", "--resume", "tiny-001", "--epochs", "9"],
+            ["train", "--resume", "tiny-001"],
+            ["train", "-c", lab.config(), "--run-dir", "runs/tiny-001", "--overwrite", "--check"],
+            ["evaluate", "tiny-001"],
+        ):
+            if hidden == done.path or "--overwrite" not in command:
+                outcome = lab(*command, hidden=hidden, errno=number).check(1)
+                assert "tiny-001" in outcome.err, outcome
+            assert done.files == before
+
+
+def test_any_look_may_fail(lab: Lab, done: Run) -> None:
+    """Once, while a run goes on: then it is as it was, or went on as it should."""
+    backup = lab.folder / "backup"
+    shutil.copytree(done.path, backup)
+    resume = ["train", "--resume", "tiny-001", "--epochs", "4", "-q"]
+    looks = lab(*resume, hidden=done.path, at=10_000, errno=errno.EIO).check(0).calls
+    expected, before = done.result, lab.run(backup).files
+    assert len(looks) > 20
+    for at in range(1, len(looks) + 1):
+        shutil.rmtree(done.path)
+        shutil.copytree(backup, done.path)
+        outcome = lab(*resume, hidden=done.path, at=at, errno=errno.EIO).check(0, 1, 5)
+        if outcome.status and done.files != before:  # it failed in the middle, and says how
+            assert "go on with: nnctl train --resume runs/tiny-001" in outcome.err, looks[at - 1]
+        if outcome.status:
+            lab(*resume).check(0)
+        assert done.result == expected, looks[at - 1]
 
 
 def test_other_data_are_refused(lab: Lab, done: Run) -> None:
@@ -238,8 +300,7 @@ def test_other_data_are_refused(lab: Lab, done: Run) -> None:
     assert "bring the original" in lab("train", "--resume", "latest", "--epochs", "9").check(4).err
     assert done.files == before
     # Also before the first checkpoint.
-    (done.path / "summary.json").unlink()
-    (done.path / "checkpoints" / "last.safetensors").unlink()
+    kill_before_first_checkpoint(done)
     assert "bring the original files back" in lab("train", "--resume", "latest").check(4).err
 
 

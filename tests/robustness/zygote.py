@@ -7,6 +7,7 @@ concerns a file below a folder.
 
 Request: {"arguments": [...], "cwd": "...", "stdout": "FILE", "stderr": "FILE",
           "fault": null or {"below": "...", "at": n, "errno": n or null to be killed},
+          "hidden": null or {"below": "...", "at": n or null for every look, "errno": n},
           "kill_after": null or seconds, "signals": [[seconds, number], ...],
           "when": null or {"file": "...", "lines": n, "number": signal}}
 Answer: {"status": exit code, or minus the signal's number, "seconds": s, "memory": bytes,
@@ -87,6 +88,31 @@ class Injector:
         return raw if buffering == 0 else io.BufferedWriter(raw)
 
 
+LOOKS = ("stat", "lstat", "open", "listdir", "scandir")
+
+
+def hide(below: str, at: int | None, number: int, log: int) -> None:
+    """Let looks at what lies below a folder fail: the `at`-th, or all of them."""
+    count = 0
+
+    def hidden(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def look(target: Any = ".", *arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            if not isinstance(target, int):
+                path = os.path.abspath(os.fsdecode(target))
+                if path.startswith(below + os.sep):
+                    count += 1
+                    os.write(log, f"{name} {os.path.basename(path)}\n".encode())
+                    if at in (None, count):
+                        raise OSError(number, os.strerror(number), str(target))
+            return real(target, *arguments, **options)
+
+        return look
+
+    for name in LOOKS:
+        setattr(os, name, hidden(name, getattr(os, name)))
+
+
 def child(request: dict[str, Any], log: int) -> None:
     os.chdir(request["cwd"])
     sys.argv = ["nnctl", *request["arguments"]]
@@ -97,6 +123,8 @@ def child(request: dict[str, Any], log: int) -> None:
         os.dup2(os.open(request[name], flags), number)
     if fault := request.get("fault"):
         Injector(os.path.realpath(fault["below"]), fault["at"], fault["errno"], log).install()
+    if hidden := request.get("hidden"):
+        hide(os.path.realpath(hidden["below"]), hidden["at"], hidden["errno"], log)
     from nnctl.cli import main
 
     status = 99
@@ -163,7 +191,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 MODULES = (
     *("cli.group", "cli.train", "cli.evaluate", "cli.runs", "cli.plot", "cli.loading"),
     *("display.training", "display.downloads", "display.dashboard", "display.evaluation"),
-    *("display.runs", "display.curves", "runs.recorder", "runs.resume"),
+    *("display.runs", "display.curves", "runs.recorder", "runs.resume", "runs.find"),
     *("runs.compare", "runs.verify", "training.mistakes", "config"),
 )
 

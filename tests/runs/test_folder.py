@@ -11,7 +11,8 @@ from nnctl.errors import RunError, SystemFailure, UsageError
 from nnctl.files import as_text
 from nnctl.runs import folder as runs, lock as claims
 from nnctl.training.events import EpochFinished
-from nnctl.runs.folder import RunFolder, find_run, read_json, read_metrics, read_regular
+from nnctl.runs.find import find_run
+from nnctl.runs.folder import RunFolder, read_json, read_metrics, read_regular
 
 ROW = EpochFinished(
     epoch=1,
@@ -147,7 +148,7 @@ def test_latest_is_found_as_the_run_it_names(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("runs")
-    with pytest.raises(RunError, match="train one first"):
+    with pytest.raises(RunError, match="there is no run yet"):
         find_run("latest", folder)
     with claims.new_run(None, folder, "x") as run:
         run.manifest.write_text("{}")
@@ -156,7 +157,7 @@ def test_latest_is_found_as_the_run_it_names(
     assert os.readlink(folder / "latest") == "x-001"
     for name in ("latest", "x-001", "runs/latest", "runs/x-001"):
         assert find_run(name, folder).path == folder / "x-001"
-    with pytest.raises(RunError, match=r"no run 'nope' in runs.*\nruns there: x-001"):
+    with pytest.raises(RunError, match=r"no run 'nope' in runs.*\nruns in runs: x-001"):
         find_run("nope", folder)
 
 
