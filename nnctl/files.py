@@ -156,6 +156,8 @@ def status_of(path: Path) -> os.stat_result | None:
             if error.errno in _ABSENT:
                 return None
             raise
+        except ValueError:  # no path has a null character
+            return None
 
 
 def is_folder(path: Path) -> bool:

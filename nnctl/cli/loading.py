@@ -43,7 +43,7 @@ def open_data(
 
     """
     from nnctl import datasets
-    from nnctl.config import check_shapes
+    from nnctl.config import check_shapes, with_counts
     from nnctl.display.downloads import download_progress
 
     if "test" not in parts and settings.data.validation == 0:
@@ -53,6 +53,8 @@ def open_data(
     name = settings.data.dataset
     description = datasets.describe(name, parts=parts)
     units = check_shapes(settings, description.inputs, description.classes)
+    if "train" in parts:
+        with_counts(settings, description.train_samples)
     if inputs not in (None, description.inputs):
         raise ConfigError(
             f"{printable(name)}: its images have {description.inputs:,} pixels, but the network "

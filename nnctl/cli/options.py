@@ -154,7 +154,9 @@ def set_options(function: F) -> F:
         "assignments",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Override a key of the config, as in optimizer.learning_rate=0.05; repeatable.",
+        help="Override a key of the config, as in optimizer.learning_rate=0.05; repeatable. "
+        "network+=LAYERS appends layers, network.1+=LAYERS puts them before layer 1, network-=1 "
+        "removes that.",
     )
     @click.option("--epochs", metavar="N", help="Short for --set training.epochs=N.")
     @click.option("--batch-size", metavar="N", help="Short for --set training.batch_size=N.")

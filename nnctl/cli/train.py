@@ -87,7 +87,8 @@ def command(
     import msgspec
 
     from nnctl.cli.loading import find_run, open_data
-    from nnctl.config import load_settings
+    from nnctl.config import load_settings, warnings
+    from nnctl.display.output import warn
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
@@ -130,6 +131,9 @@ def command(
         data = open_data(settings, source, quiet=quiet, parts=parts)
         if before is not None:
             check_same_data(before, data)
+        else:
+            for message in warnings(settings, len(data.train.labels)):
+                warn(message)
         threads = threads or (before.threads if before else requested())
         if check_only:
             with closing(Trainer(settings, data, threads)) as trainer:

@@ -5,6 +5,7 @@ The rest of nnctl asks for settings here and need not know YAML, short forms or 
 
 from __future__ import annotations
 
+from nnctl.config.checks import check_shapes, warnings, with_counts
 from nnctl.config.loading import (
     BundledConfig,
     bundled_config,
@@ -24,7 +25,6 @@ from nnctl.config.settings import (
     Settings,
     TrainingSettings,
     build,
-    check_shapes,
     to_dict,
 )
 
@@ -47,4 +47,6 @@ __all__ = [
     "settings_from_dict",
     "to_dict",
     "to_yaml",
+    "warnings",
+    "with_counts",
 ]

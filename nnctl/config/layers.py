@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import NoneType
 
-from nnctl.config.schema import JsonSchema, Schema, mapping_schema, nested, summary
+from nnctl.config.schema import JsonSchema, KindSchema, Schema, mapping_schema, nested, summary
 from nnctl.config.yaml_tree import BROKEN, Problems, YamlNode, quoted
+from nnctl.nn.initializers import Initializer
 from nnctl.nn.layers import LAYERS
 
 MAX_LAYERS = 500  # so that a resolved config stays small
@@ -110,6 +111,31 @@ class NetworkSchema(Schema):
             "minItems": 1,
             "maxItems": MAX_LAYERS,
         }
+
+
+def with_initializer(network: YamlNode, initializer: YamlNode) -> YamlNode:
+    """Return a list of layers in which those that name no initializer have this one."""
+    if not isinstance(network.value, list):
+        return network
+    return replace(network, value=[_initialized(layer, initializer) for layer in network.value])
+
+
+def _initialized(layer: YamlNode, initializer: YamlNode) -> YamlNode:
+    normal = NetworkSchema.entry.normalize(layer)
+    if not isinstance(normal.value, dict) or len(normal.value) != 1:
+        return layer
+    ((name, given),) = normal.value.items()
+    options = {} if given.value is None else given.value
+    if name not in LAYERS or not isinstance(options, dict):
+        return layer
+    missing = {
+        option: initializer.moved(given.child(option).path)
+        for option, schema in mapping_schema(LAYERS[name]).properties.items()
+        if isinstance(schema, KindSchema) and schema.base is Initializer and option not in options
+    }
+    if not missing:
+        return layer
+    return replace(normal, value={name: replace(given, value=options | missing)})
 
 
 def short_option(layer: str) -> str | None:

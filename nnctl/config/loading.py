@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from nnctl.config.layers import with_initializer
 from nnctl.config.names import RunNameSchema
-from nnctl.config.schema import assign, mapping_schema
+from nnctl.config.schema import assign, insert, mapping_schema, remove
 from nnctl.config.settings import Settings, augmentation, from_dict, to_dict
 from nnctl.config.words import hint
 from nnctl.config.yaml_tree import (
@@ -30,14 +33,17 @@ from nnctl.config.yaml_tree import (
     resolve,
 )
 from nnctl.datasets.augmentation import Augmentation
+from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.errors import ConfigError, UsageError, printable
-from nnctl.files import bundled, has_separator, told, write_atomically
+from nnctl.files import bundled, has_separator, is_folder, status_of, told, write_atomically
 
 STANDARD_INPUT = "-"
 SUFFIX = ".yaml"
 
 # What is wrong with a path, rather than with the system.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+_OPERATIONS = {"+": insert, "-": remove}  # at the end of an override's path
 
 
 def load_settings(config: str, overrides: Sequence[tuple[str, str]] = ()) -> Settings:
@@ -177,7 +183,7 @@ class BundledConfig:
             SystemFailure: it can't be written.
 
         """
-        path = destination / self.path.name if destination.is_dir() else destination
+        path = destination / self.path.name if is_folder(destination) else destination
         data = self.path.read_bytes()
         with told("writing", path):
             try:
@@ -220,8 +226,8 @@ def _read(config: str) -> tuple[SourceText, str]:
         with told("reading", Path("<stdin>")):
             return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
     path, folder = Path(config), Path(config).parent
-    # os.path answers where a Path would raise: for a name that is too long, say
-    if not has_separator(config) and (os.path.isdir(path) or not os.path.exists(path)):
+    status = None if has_separator(config) else status_of(path)
+    if not has_separator(config) and (status is None or stat.S_ISDIR(status.st_mode)):
         path, folder = bundled_config(config).path, Path()
     with told("reading", path):
         try:
@@ -242,30 +248,56 @@ def _problems() -> Problems:
 
 
 def _override(root: YamlNode, overrides: Sequence[tuple[str, str]], problems: Problems) -> YamlNode:
-    """Return `root` with the value at each override's path replaced by what its text means."""
+    """Return `root` with the value at each override's path replaced by what its text means.
+
+    A path that ends with + or - adds to a list, or removes from it.
+    """
     for path, text in overrides:
         label = f"--set {path}"
         new = parse(SourceText(label, text, Path(), is_override=True), problems, path)
         written = SourceText(label, f"{path}={text}", is_override=True)
+        change = _OPERATIONS.get(path[-1:]) if path[:-1] else None
         keys: list[tuple[str, Place]] = []
         column = 0
-        for name in path.split("."):
+        for name in (path[:-1] if change else path).split("."):
             keys.append((name, Place(written, 0, column)))
             column += len(name) + 1
-        root = assign(mapping_schema(Settings), root, keys, new, problems)
+        root = (change or assign)(mapping_schema(Settings), root, keys, new, problems)
     return root
 
 
 def _settings(root: YamlNode, problems: Problems) -> Settings:
     """Return the settings that a tree means, once nothing is wrong with it."""
-    full = mapping_schema(Settings).validate(root, problems)
+    full = mapping_schema(Settings).validate(_initialized(root, problems), problems)
     validation, stopping = _at(full, "data", "validation"), _at(full, "training", "early_stopping")
     if validation and validation.value == 0 and stopping and stopping.value is not None:
         problems.add(
             stopping.place, f"{stopping.path} needs a validation set: {validation.path} is 0"
         )
     problems.check()
-    return from_dict(full.plain(), {node.path: node.place for node in full.walk()})
+    settings = from_dict(full.plain(), {node.path: node.place for node in full.walk()})
+    data, known = settings.data, CATALOGUE.get(settings.data.dataset)
+    if known and (held_out := data.held_out(known.train_samples)):  # else `with_counts` may object
+        settings = replace(settings, data=replace(data, validation=held_out))
+    return settings
+
+
+def _initialized(root: YamlNode, problems: Problems) -> YamlNode:
+    """Return the tree with its `initializer` in all layers that name none."""
+    network, initializer = _at(root, "network"), _at(root, "initializer")
+    if network is None or initializer is None:
+        return root
+    separate = Problems()
+    schema = mapping_schema(Settings).properties["initializer"]
+    if schema.validate(initializer, separate).value is BROKEN or separate.found:
+        return root  # what is wrong with it is reported once, at its own place
+    initialized = with_initializer(network, initializer)
+    if isinstance(network.value, list) and all(map(operator.is_, initialized.value, network.value)):
+        problems.add(
+            initializer.key,
+            "initializer has no layer to go to: each names its own, or has no weights",
+        )
+    return replace(root, value=root.value | {"network": initialized})
 
 
 def _at(node: YamlNode, *keys: str) -> YamlNode | None:

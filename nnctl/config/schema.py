@@ -12,7 +12,7 @@ So a new optimizer, or a new option of a layer, needs no line here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType
@@ -114,6 +114,26 @@ class NumberSchema(Schema):
         return kind | {name: limit for name, limit in limits.items() if limit is not None}
 
 
+class CountOrFractionSchema(Schema):
+    """A whole number from 0, a fraction between 0 and 1, or null."""
+
+    count = NumberSchema(int, Range(ge=0))
+
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        value = node.value
+        if value is None or (type(value) is float and 0 < value < 1):
+            return node
+        if type(value) is float and math.isfinite(value) and not value.is_integer():
+            message = f"{node.path} must be a whole number, or a fraction below 1, not {node}"
+            problems.add(node.place, message)
+            return node
+        return self.count.validate(node, problems)
+
+    def json_schema(self) -> JsonSchema:
+        fraction = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
+        return {"anyOf": [self.count.json_schema(), fraction, {"type": "null"}]}
+
+
 class TextSchema(Schema):
     """Text. On a command line, where quotes are the shell's, `name=2024` is text too."""
 
@@ -163,7 +183,7 @@ class MappingSchema(Schema):
 
     def __init__(self, kind: type) -> None:
         hints = get_type_hints(kind, include_extras=True)
-        keys = [key for key in fields(kind) if key.compare]  # the rest is bookkeeping
+        keys = [key for key in fields(kind) if key.repr]  # the rest is bookkeeping
         self.defaults = {key.name: value for key in keys if (value := _default(key)) is not MISSING}
         self.properties = {key.name: schema_of(hints[key.name]) for key in keys}
         self.descriptions = {key.name: _description(hints[key.name]) for key in keys}
@@ -351,25 +371,92 @@ def nested(name: str, schema: MappingSchema) -> JsonSchema:
     }
 
 
+Keys = Sequence[tuple[str, Place]]  # each with its place
+
+
 def assign(
-    schema: Schema,
-    node: YamlNode,
-    keys: Sequence[tuple[str, Place]],
-    new: YamlNode,
-    problems: Problems,
+    schema: Schema, node: YamlNode, keys: Keys, new: YamlNode, problems: Problems
 ) -> YamlNode:
     """Return `node`, short forms on the way written out, with `new` where `keys` lead.
 
-    Each key comes with its place. What `new` itself must be is left to `validate`.
+    What `new` itself must be is left to `validate`.
     """
+    return _update(schema, node, keys, lambda old: new, problems)
+
+
+def insert(
+    schema: Schema, node: YamlNode, keys: Keys, new: YamlNode, problems: Problems
+) -> YamlNode:
+    """Return `node` with `new`, one item or a list of some, in the list that `keys` lead to.
+
+    They stand at its end or, if the last key is a number, in front of the item of that number.
+    """
+    *path, (name, place) = keys
+    position = int(name) if path and name.isdecimal() else None
+
+    def inserted(old: YamlNode) -> YamlNode:
+        items = [] if old.value in ({}, None) else old.value
+        if not isinstance(items, list):
+            return _no_list(old, place, problems)
+        if position is not None and position > len(items):
+            return _no_entry(old, name, place, problems)
+        at = len(items) if position is None else position
+        more = new.value if isinstance(new.value, list) else [new]
+        return replace(old, value=[*items[:at], *more, *items[at:]]).moved(old.path)
+
+    return _update(schema, node, keys if position is None else path, inserted, problems)
+
+
+def remove(
+    schema: Schema, node: YamlNode, keys: Keys, which: YamlNode, problems: Problems
+) -> YamlNode:
+    """Return `node` without some items of the list that `keys` lead to: one number or a list."""
+
+    def shortened(old: YamlNode) -> YamlNode:
+        if not isinstance(old.value, list):
+            return _no_list(old, keys[-1][1], problems)
+        numbers = which.value if isinstance(which.value, list) else [which]
+        for number in numbers:
+            if type(number.value) is not int:
+                message = f"what is removed must be the number of an entry, not {number}"
+                problems.add(number.place, message)
+            elif not 0 <= number.value < len(old.value):
+                _no_entry(old, str(number.value), number.place, problems)
+        gone = {number.value for number in numbers if type(number.value) is int}
+        kept = [item for index, item in enumerate(old.value) if index not in gone]
+        place = old.place if kept else which.place  # that is to blame for an empty list
+        return replace(old, value=kept, place=place).moved(old.path)
+
+    return _update(schema, node, keys, shortened, problems)
+
+
+def _no_list(node: YamlNode, place: Place, problems: Problems) -> YamlNode:
+    if node.value is not BROKEN:
+        what = f"is {node}" if node.value else "has nothing in it"
+        problems.add(place, f"{node.path} {what}: only a list has entries to add or remove")
+    return node
+
+
+def _no_entry(node: YamlNode, name: str, place: Place, problems: Problems) -> YamlNode:
+    there = f"there are {len(node.value)}, counted from 0"
+    problems.add(place, f"{node.path} has no entry {quoted(name)}; {there}")
+    return node
+
+
+def _update(
+    schema: Schema,
+    node: YamlNode,
+    keys: Keys,
+    change: Callable[[YamlNode], YamlNode],
+    problems: Problems,
+) -> YamlNode:
+    """Return `node`, short forms on the way written out, changed where `keys` lead."""
     (name, place), *rest = keys
     node = schema.normalize(node)
     children = schema.children(node)
     if isinstance(node.value, list):
         if name not in children:
-            there = f"there are {len(node.value)}, counted from 0"
-            problems.add(place, f"{node.path} has no entry {quoted(name)}; {there}")
-            return node
+            return _no_entry(node, name, place, problems)
         old = node.value[int(name)]
     elif isinstance(node.value, dict):
         old = node.value.get(name)
@@ -380,8 +467,9 @@ def assign(
             problems.add(place, f"{node.path} is {node}: there is no {quoted(name)} in it")
         return node
     if rest and name in children:
-        new = assign(children[name], old, rest, new, problems)
-    # else an unknown key, which `validate` reports
+        new = _update(children[name], old, rest, change, problems)
+    else:  # or an unknown key, which `validate` reports
+        new = change(old)
     return schema.with_child(node, name, replace(new, key=old.key))
 
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from nnctl.config.layers import NetworkSchema, short_option
+from nnctl.config.layers import NetworkSchema
 from nnctl.config.names import DatasetSchema, RunNameSchema
-from nnctl.config.schema import Choice, KindSchema, mapping_schema
+from nnctl.config.schema import Choice, CountOrFractionSchema, KindSchema, mapping_schema
 from nnctl.config.yaml_tree import Place
 from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import ConfigError
 from nnctl.nn.hyperparameters import Count, NotNegative, Positive, Range
-from nnctl.nn.layers import LAYERS, Layer
+from nnctl.nn.initializers import Initializer
 from nnctl.nn.losses import Loss
 from nnctl.nn.optimizers import Optimizer
 from nnctl.nn.schedules import Schedule
 
 T = TypeVar("T")
 
-MAX_PARAMETERS = 100_000_000  # gradients and optimizer take as much memory again, each
+MOST_HELD_OUT = 5000  # where a config does not say how many
 
-LOSS, OPTIMIZER, SCHEDULE = map(Choice, ("softmax_cross_entropy", "sgd", "constant"))  # defaults
+# The kinds of a config that names none.
+LOSS, OPTIMIZER, SCHEDULE = map(Choice, ("softmax_cross_entropy", "sgd", "constant"))
+INITIALIZER = Choice("he_normal")
 
 Whole = Annotated[int, Range(ge=0)]
 
@@ -37,8 +38,11 @@ class DataSettings:
         str, DatasetSchema(), "A data set's name, or the path of a folder with the four IDX files."
     ] = "mnist"
     validation: Annotated[
-        Whole, "Images held out of the training set; 0: none, the test set is only monitored."
-    ] = 5000
+        int | float | None,
+        CountOrFractionSchema(),
+        "Images held out of the training set, or a fraction of it; null: 5,000, but at most a "
+        "tenth of it; 0: none, the test set is only monitored.",
+    ] = None
     train_size: Annotated[Count | None, "Use only so many training images."] = None
     split_seed: Annotated[Whole, "Decides which images these are."] = 0
     augment: Annotated[
@@ -48,7 +52,15 @@ class DataSettings:
     @property
     def monitored(self) -> str:
         """The set that is monitored during training: validation, or test where none is held out."""
-        return "validation" if self.validation else "test"
+        return "test" if self.validation == 0 else "validation"
+
+    def held_out(self, train_samples: int) -> int:
+        """Return how many of so many images are held out."""
+        if self.validation is None:
+            return min(MOST_HELD_OUT, train_samples // 10)
+        if isinstance(self.validation, float):
+            return round(self.validation * train_samples)
+        return self.validation
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,12 @@ class Settings:
     ] = 0
     data: Annotated[DataSettings, "The images."] = DataSettings()
     network: Annotated[tuple[Choice, ...], NetworkSchema(), "The layers, in order."]
+    # Once a config is loaded each layer has its own: this one decides nothing any more.
+    initializer: Annotated[
+        Choice,
+        KindSchema(Initializer, INITIALIZER.kind),
+        "First weights of all layers that name no initializer of their own.",
+    ] = field(default=INITIALIZER, compare=False)
     loss: Annotated[Choice, KindSchema(Loss, LOSS.kind), "What training minimises."] = LOSS
     optimizer: Annotated[
         Choice, KindSchema(Optimizer, OPTIMIZER.kind), "How a gradient changes the weights."
@@ -113,45 +131,6 @@ def build(registry: Mapping[str, type[T]], choice: Choice) -> T:
     return kind(**options)
 
 
-def check_shapes(settings: Settings, inputs: int, classes: int | None) -> int:
-    """Return how many outputs the network has for samples of `inputs` numbers, once it fits.
-
-    It is held against `classes` if they are known.
-
-    Raises:
-        ConfigError: there is nothing to train, it is too large, or it has not one output a class.
-
-    """
-    units, parameters = inputs, 0
-    decisive = None  # the layer that sets the number of outputs
-    for index, choice in enumerate(settings.network):
-        layer: Layer = build(LAYERS, choice)
-        parameters += sum(map(math.prod, layer.shapes(units).values()))
-        path = f"network.{index}"
-        if option := short_option(choice.kind):
-            path += f".{choice.kind}.{option}"
-        if parameters > MAX_PARAMETERS:
-            raise settings.error(
-                path,
-                f"network.{index} brings the network to {parameters:,} parameters; "
-                f"at most {MAX_PARAMETERS:,} are allowed",
-            )
-        if layer.output_units(units) == layer.output_units(units + 1):  # whatever comes in
-            decisive = path
-        units = layer.output_units(units)
-    if not parameters:
-        raise settings.error(
-            "network", "network has no layer with parameters, so there is nothing to train"
-        )
-    if classes is not None and units != classes:
-        what = f"the network has {units:,} outputs, but the data set has {classes} classes"
-        if decisive is None:
-            last = f"network.{len(settings.network) - 1}"
-            raise settings.error(last, f"{what}; end it with `- affine: {classes}`")
-        raise settings.error(decisive, f"{what}: this must be {classes}")
-    return units
-
-
 def to_dict(settings: Settings) -> dict[str, Any]:
     """Return the settings as plain values, complete: what a config would say."""
     return {
@@ -178,7 +157,7 @@ def from_dict(plain: Mapping[str, Any], places: Mapping[str, Place]) -> Settings
         seed=plain["seed"],
         data=DataSettings(**data),
         network=tuple(Choice(*item) for layer in plain["network"] for item in layer.items()),
-        **{key: _to_choice(plain[key]) for key in ("loss", "optimizer", "schedule")},
+        **{key: _to_choice(plain[key]) for key in ("initializer", "loss", "optimizer", "schedule")},
         training=TrainingSettings(**training),
         places=places,
     )

@@ -283,6 +283,7 @@ def _check_metadata(content: dict[str, Any]) -> tuple[Settings, _Metadata]:
         and 0 < metadata.threads <= MAX_THREADS
         and min(counts) >= 0
         and progress.epoch <= min(settings.training.epochs, MAX_LENGTH)
+        and isinstance(settings.data.validation, int)  # a count, as the trainer has it
         and settings.data.validation <= MAX_LENGTH
         and not progress.history
     ):
@@ -321,7 +322,7 @@ def _check_arrays(
         units = layer.output_units(units)
     for name in build(OPTIMIZERS, settings.optimizer).state_names:
         expected[f"optimizer/{name}"] = (size,), np.float32
-    monitored = settings.data.validation
+    monitored = settings.data.held_out(0)  # a count it is, of whatever training set
     if not monitored:  # then the test set is monitored, of whatever size that is
         shape, _ = found.get("losses/last", ((0,), ""))
         monitored = min(shape[0] if len(shape) == 1 else 0, MAX_LENGTH)

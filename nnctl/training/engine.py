@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.config import Settings, build
+from nnctl.config import Settings, build, with_counts
 from nnctl.datasets import DataSet, Samples
 from nnctl.datasets.augmentation import Augmenter
 from nnctl.datasets.batches import Gatherer, Split, split
@@ -48,25 +48,14 @@ def split_data(settings: Settings, data: DataSet) -> Split:
         ConfigError: more images are asked for than there are, or none are left to train on.
 
     """
-    wanted = settings.data
-    try:
-        parts = split(
-            data.train.labels,
-            validation=wanted.validation,
-            train_size=wanted.train_size,
-            seed=wanted.split_seed,
-        )
-    except ValueError as error:
-        key = "train_size" if wanted.validation <= len(data.train.labels) else "validation"
-        raise settings.error(
-            f"data.{key}",
-            f"data.{key}: {error}; data.validation is drawn first, data.train_size from the rest",
-        ) from None
-    if not len(parts.train):
-        raise settings.error(
-            "data.validation", "data.validation leaves no images to train on; hold out fewer"
-        )
-    return parts
+    samples = len(data.train.labels)
+    wanted = with_counts(settings, samples).data
+    return split(
+        data.train.labels,
+        validation=wanted.held_out(samples),
+        train_size=wanted.train_size,
+        seed=wanted.split_seed,
+    )
 
 
 class Engine:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nnctl.config import Settings, build
+from nnctl.config import Settings, build, with_counts
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
 from nnctl.errors import Diverged
@@ -112,6 +112,7 @@ class Trainer:
             ConfigError: the settings ask for more images than there are.
 
         """
+        settings = with_counts(settings, len(data.train.labels))
         self.settings, self.data, self.run_dir = settings, data, run_dir
         training = settings.training
         self.split = split_data(settings, data)

@@ -63,6 +63,9 @@ def test_error_makes_control_characters_visible(refusal: Refusal) -> None:
         ("data: {validation: -1}", "1:20", "data.validation must be at least 0, not -1"),
         ("data: {train_size: 0}", "1:20", "data.train_size must be at least 1, not 0"),
         ("data: {train_size: 2.5}", "1:20", "data.train_size must be a whole number, not 2.5"),
+        ("data: {validation: 2.5}", "1:20", "must be a whole number, or a fraction below 1, not"),
+        ("data: {validation: -0.1}", "1:20", "data.validation must be a whole number, or a frac"),
+        ("data: {validation: x}", "1:20", "data.validation must be a whole number, not the word"),
         ("data: 5", "1:7", "data must be a mapping, not 5; valid are dataset, validation"),
         ("seed: true", "1:7", "seed must be a whole number, not true"),
         ("seed: no", "1:7", "seed must be a whole number, not the word 'no'"),
@@ -370,6 +373,18 @@ def test_unreadable_file_is_a_failure_of_the_system(tmp_path: Path) -> None:
     path.touch(0o000)
     with pytest.raises(SystemFailure, match="permission denied"):
         load_settings(str(path))
+
+
+def test_what_cannot_be_seen_is_not_taken_for_a_bundled_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: object) -> os.stat_result:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nnctl.files.os.stat", denied)
+    with pytest.raises(SystemFailure, match="permission denied"):
+        load_settings("quickstart")
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without an end")

@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from nnctl.config import Settings, bundled_configs, differences, leaves, load_settings, to_dict
+from nnctl.config import (
+    Settings,
+    bundled_configs,
+    check_shapes,
+    differences,
+    leaves,
+    load_settings,
+    to_dict,
+    to_yaml,
+)
+from nnctl.errors import ConfigError
 
 Load = Callable[..., Settings]
 Refusal = Callable[..., str]
@@ -166,6 +176,68 @@ def test_last_override_of_a_key_wins(load: Load) -> None:
     ],
 )
 def test_wrong_override_is_named(refusal: Refusal, key: str, value: str, message: str) -> None:
+    told = refusal(TEXT, (key, value))
+    assert told.startswith(f"--set {key}: ")
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kinds"),
+    [
+        ("network+", "relu", "affine leaky_relu affine relu"),
+        ("network+", "[{affine: 20}, relu]", "affine leaky_relu affine affine relu"),
+        ("network.0+", "{dropout: 0.5}", "dropout affine leaky_relu affine"),
+        ("network.2+", "[{affine: 20}, tanh]", "affine leaky_relu affine tanh affine"),
+        ("network.3+", "relu", "affine leaky_relu affine relu"),
+        ("network-", "1", "affine affine"),
+        ("network-", "[0, 1]", "affine"),
+    ],
+)
+def test_layers_are_added_and_removed(load: Load, key: str, value: str, kinds: str) -> None:
+    settings = load(TEXT, (key, value))
+    assert [layer.kind for layer in settings.network] == kinds.split()
+    assert load(to_yaml(settings)) == settings
+
+
+def test_layers_are_numbered_anew_after_each_change(load: Load) -> None:
+    settings = load(
+        TEXT,
+        ("network.1+", "{affine: 30}"),
+        ("network.1.affine.units", "31"),
+        ("network-", "[0, 2]"),
+        ("network.1.affine.units", "11"),
+    )
+    assert [layer.options["units"] for layer in settings.network] == [31, 11]
+    with pytest.raises(ConfigError, match=r"^a\.yaml:4:21: the network has 10 outputs"):
+        check_shapes(load(TEXT, ("network.0+", "tanh")), 784, 9)
+
+
+def test_layers_are_added_where_there_are_none(load: Load) -> None:
+    assert len(load("seed: 1", ("network+", "[relu, {affine: 10}]")).network) == 2
+    assert len(load("network:", ("network+", "{affine: 10}")).network) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("network+", "reluu", "'reluu' is no layer; did you mean relu?\n    reluu\n    ^"),
+        ("network+", "[relu, {affine: 0}]", "network.4.affine.units must be at least 1, not 0"),
+        ("network+", "", "network.3 must be one layer, not empty"),
+        ("network.4+", "relu", "network has no entry '4'; there are 3, counted from 0"),
+        ("network.x+", "relu", "network has no entry 'x'"),
+        ("netwrk+", "relu", "unknown key 'netwrk' in the config; did you mean network?"),
+        ("training.epochs+", "3", "training.epochs is 3: only a list has entries to add or rem"),
+        ("network-", "3", "network has no entry '3'; there are 3, counted from 0\n    3\n    ^"),
+        ("network-", "-1", "network has no entry '-1'"),
+        ("network-", "relu", "what is removed must be the number of an entry, not the word 'relu'"),
+        ("network-", "[0, 1, 2]", "network must have 1 to 500 layers, not 0"),
+        ("network.0-", "1", "network.0 is a mapping: only a list has entries"),
+        ("+", "1", "unknown key '+' in the config"),
+    ],
+)
+def test_wrong_addition_or_removal_is_named_as_elsewhere(
+    refusal: Refusal, key: str, value: str, message: str
+) -> None:
     told = refusal(TEXT, (key, value))
     assert told.startswith(f"--set {key}: ")
     assert message in told

@@ -25,6 +25,8 @@ from nnctl.config import (
     settings_from_dict,
     to_dict,
     to_yaml,
+    warnings,
+    with_counts,
 )
 from nnctl.datasets import describe
 from nnctl.datasets.augmentation import Augmentation, Elastic
@@ -190,6 +192,172 @@ def test_every_settings_key_is_read(load: Load) -> None:
     assert settings.schedule == Choice("cosine", {"final": 0.1, "warmup": 0.5})
     assert settings.training.early_stopping == EarlyStopping(patience=4, min_delta=0.5)
     assert (settings.training.clip_norm, settings.training.checkpoint_seconds) == (1.0, 0.0)
+
+
+# How many images are held out.
+
+
+@pytest.mark.parametrize(
+    ("dataset", "written", "count"),
+    [
+        ("mnist", "null", 5000),
+        ("mnist-sample", "null", 1000),
+        ("mnist", "0.1", 6000),
+        ("mnist", "0.29", 17_400),  # not 17,399, which is what the product would be cut to
+        ("mnist-sample", "0.5", 5000),
+        ("mnist", "1.0", 1),
+        ("mnist", "0", 0),
+        ("mnist", "7", 7),
+        ("./digits", "null", None),  # its size is not known yet
+        ("./digits", "0.25", 0.25),
+    ],
+)
+def test_validation_is_a_count_as_soon_as_the_data_set_is_known(
+    load: Load, dataset: str, written: str, count: float | None
+) -> None:
+    text = f"network: [{{affine: 10}}]\ndata: {{dataset: {dataset}, validation: {written}}}"
+    assert load(text).data.validation == count
+    if written == "null":
+        assert load(text.replace(", validation: null", "")) == load(text)
+
+
+@pytest.mark.parametrize(
+    ("written", "train_samples", "count"),
+    [
+        ("null", 200, 20),
+        ("null", 49_999, 4999),
+        ("null", 10**6, 5000),
+        ("null", 9, 0),
+        ("0.5", 201, 100),
+        ("0.1", 95, 10),
+        ("3", 200, 3),
+    ],
+)
+def test_validation_of_a_folder_is_a_count_once_its_size_is_known(
+    load: Load, written: str, train_samples: int, count: int
+) -> None:
+    text = f"network: [{{affine: 10}}]\ndata: {{dataset: ./digits, validation: {written}}}"
+    settings = with_counts(load(text), train_samples)
+    assert settings.data.validation == count
+    assert type(settings.data.validation) is int
+    assert f"validation: {count}\n" in to_yaml(settings)
+    assert settings.data.monitored == ("validation" if count else "test")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "validation: 300",
+            "a.yaml:2:39: data.validation: 300 images are to be held out, but the training set "
+            "has 200\n",
+        ),
+        ("validation: 200", "a.yaml:2:39: data.validation leaves no images to train on; hold out"),
+        ("validation: 0.999", "a.yaml:2:39: data.validation leaves no images to train on"),
+        ("validation: 0.001", "a.yaml:2:39: data.validation: 0.001 of 200 images is none; hold"),
+        (
+            "train_size: 190",
+            "a.yaml:2:39: data.train_size: 190 images, but the training set has 180 beside those "
+            "that are held out\n",
+        ),
+    ],
+)
+def test_more_images_than_there_are_are_refused_where_they_are_asked_for(
+    load: Load, data: str, message: str
+) -> None:
+    settings = load(f"network: [{{affine: 10}}]\ndata: {{dataset: ./digits, {data}}}")
+    with pytest.raises(ConfigError) as caught:
+        with_counts(settings, 200)
+    assert str(caught.value).startswith(message)
+
+
+def test_early_stopping_needs_a_validation_set_by_default_too(load: Load) -> None:
+    settings = load(
+        "network: [{affine: 10}]\ndata: {dataset: ./digits}\n"
+        "training: {early_stopping: {patience: 1}}"
+    )
+    with pytest.raises(ConfigError, match="a tenth of 9 images is none"):
+        with_counts(settings, 9)
+
+
+# What is asked for in vain.
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "schedule: {warmup: 20}\ntraining: {epochs: 5}",
+            "schedule.warmup of 20 epochs is longer than the training of 5: the learning rate ends "
+            "at 0.025 and never reaches 0.1",
+        ),
+        (
+            "schedule: {kind: cosine, warmup: 5.5}\ntraining: {epochs: 5}",
+            "ends at 0.0909 and never",
+        ),
+        (
+            "data: {train_size: 50}",
+            "training.batch_size is larger than the 50 training images: they are one batch, and "
+            "each epoch is one step",
+        ),
+        (
+            "training: {epochs: 3, early_stopping: {patience: 3}}",
+            "training.early_stopping.patience of 3 epochs can't run out in 3: training will not "
+            "stop early",
+        ),
+    ],
+)
+def test_what_is_asked_for_in_vain_is_warned_of(load: Load, text: str, warning: str) -> None:
+    (found,) = warnings(load(f"network: [{{affine: 10}}]\n{text}"), 60_000)
+    assert warning in found
+
+
+def test_what_can_be_done_is_not_warned_of(load: Load) -> None:
+    text = (
+        "network: [{affine: 10}]\nschedule: {warmup: 5}\n"
+        "data: {train_size: 100}\ntraining: {epochs: 5, early_stopping: {patience: 4}}"
+    )
+    assert warnings(load(text), 60_000) == []
+    for name in BUNDLED:
+        assert warnings(load_settings(name), 10_000) == []
+
+
+# The initializer of all layers.
+
+
+def test_initializer_is_that_of_all_layers_that_name_none(load: Load) -> None:
+    text = (
+        "initializer: {kind: normal, std: 0.5}\n"
+        "network: [{affine: 9}, relu, {affine: {units: 8, initializer: zeros}}, {affine: }]"
+    )
+    text = text.replace("{affine: }", "{affine: {units: 10}}")
+    expected = (
+        affine(9, kind="normal", std=0.5),
+        Choice("relu"),
+        affine(8, kind="zeros"),
+        affine(10, kind="normal", std=0.5),
+    )
+    settings = load(text)
+    assert settings.network == expected
+    assert load(to_yaml(settings)) == settings
+    assert load(text, ("initializer", "xavier_normal")).network[0] == affine(
+        9, kind="xavier_normal"
+    )
+    assert load(text, ("initializer.std", "2")).network[3] == affine(10, kind="normal", std=2.0)
+
+
+def test_initializer_that_is_wrong_is_refused_once(refusal: Callable[..., str]) -> None:
+    message = refusal("network: [{affine: 9}, {affine: 10}]\ninitializer: he")
+    assert message.startswith("a.yaml:2:14: 'he' is no initializer; did you mean he_normal?")
+    assert message.count("initializer;") == 1
+
+
+def test_initializer_that_no_layer_takes_is_refused(
+    load: Load, refusal: Callable[..., str]
+) -> None:
+    resolved = to_yaml(load("network: [{affine: 10}]"))
+    message = refusal(resolved, ("initializer", "zeros"))
+    assert message.startswith("--set initializer: initializer has no layer to go to: each")
 
 
 # Where a config comes from.
