@@ -76,7 +76,7 @@ def step_numbers(step: Step, samples: Array, learning_rate: float) -> Numbers:
         layer = network.layers[index]
         ys.append(y.copy())
         if isinstance(layer, Activation):
-            slopes.append(layer.derivative(np.empty_like(y)).copy())
+            slopes.append(layer.derivative())
         else:
             slopes.append(layer.mask.copy() if isinstance(layer, Dropout) else None)
 

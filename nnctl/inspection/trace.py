@@ -156,7 +156,7 @@ def _look(layer: Layer, y: Array) -> _Forward:
     """Return the figures of `y`, which `layer` has just computed."""
     saturated = dead = None
     if isinstance(layer, Activation):
-        slope = layer.derivative(np.empty_like(y))
+        slope = layer.derivative()
         dead = int((slope == 0).all(axis=0).sum())
         if steepest := STEEPEST.get(type(layer)):
             saturated = float((slope < SATURATED * steepest).mean())

@@ -31,7 +31,7 @@ def softmax(z: Array, axis: int = -1) -> Array:
     return y
 
 
-def sigmoid(x: Array, out: Array | None = None) -> Array:
+def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), exact in both tails.
 
     Where exp(-x) exceeds the largest number it becomes infinite, and its reciprocal is the
@@ -40,7 +40,7 @@ def sigmoid(x: Array, out: Array | None = None) -> Array:
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
-    y: Array = np.negative(x, out=out)
+    y: Array = np.negative(x)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
     y += 1

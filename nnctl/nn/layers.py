@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,15 +23,14 @@ class Layer(Hyperparameters):
     A layer with parameters names them in `shapes`; whoever owns the memory (a `Network`) then
     sets the attributes of these names and the entries of `gradients` to views of it.
 
-    The arrays that `forward` and `input_gradient` return belong to the layer and are
-    overwritten by its next call; their arguments are never changed.
+    `forward` and `input_gradient` return new arrays and never change their arguments.
     """
 
-    weight: Array
-    bias: Array
-    running_mean: Array
-    running_variance: Array
-    gradients: dict[str, Array]
+    weight: Array  # affine: W (inputs, units); batch_norm: gamma (units,)
+    bias: Array  # affine: b (units,); batch_norm: beta (units,)
+    running_mean: Array  # (units,)
+    running_variance: Array  # (units,)
+    gradients: dict[str, Array]  # by parameter, each of its shape
 
     couples_samples: ClassVar[bool] = False  # does a sample's output depend on the others?
     decayed: ClassVar[tuple[str, ...]] = ()  # the parameters that weight decay acts on
@@ -40,7 +39,6 @@ class Layer(Hyperparameters):
         """Check the options; start without memory."""
         super().__post_init__()
         self.gradients = {}
-        self._arrays: dict[str, Array] = {}
 
     @property
     def parameter_count(self) -> int:
@@ -78,13 +76,6 @@ class Layer(Hyperparameters):
         self.parameter_gradients(dout)
         return self.input_gradient(dout)
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return the array that is kept under `name`, made anew when its shape changes."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape or array.dtype != dtype:
-            array = self._arrays[name] = np.empty(shape, dtype)
-        return array
-
 
 @dataclass(eq=False)
 class Affine(Layer):
@@ -112,7 +103,7 @@ class Affine(Layer):
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return x W + b."""
         self.x = x
-        y = np.dot(x, self.weight, out=self._array("y", (len(x), self.units), x.dtype))
+        y: Array = np.dot(x, self.weight)
         y += self.bias
         return y
 
@@ -123,44 +114,43 @@ class Affine(Layer):
 
     def input_gradient(self, dout: Array) -> Array:
         """Return dout W^T."""
-        return np.dot(dout, self.weight.T, out=self._array("dx", self.x.shape, dout.dtype))
+        dx: Array = np.dot(dout, self.weight.T)
+        return dx
 
 
 class Activation(Layer):
     """A function of each entry alone: dx = f'(x) dout."""
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write f(x) into `y`, and remember what `derivative` needs."""
+    def function(self, x: Array) -> Array:
+        """Return y = f(x), and remember what `derivative` needs."""
         raise NotImplementedError
 
-    def derivative(self, dx: Array) -> Array:
-        """Return f'(x), in `dx` if it isn't known already."""
+    def derivative(self) -> Array:
+        """Return f'(x)."""
         raise NotImplementedError
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return f(x)."""
-        self.y = self._array("y", x.shape, x.dtype)
-        self.function(x, self.y)
+        self.y = self.function(x)
         return self.y
 
     def input_gradient(self, dout: Array) -> Array:
         """Return f'(x) dout."""
-        dx = self._array("dx", dout.shape, dout.dtype)
-        return np.multiply(self.derivative(dx), dout, out=dx)
+        dx: Array = self.derivative() * dout
+        return dx
 
 
 @dataclass(eq=False)
 class ReLU(Activation):
     """y = max(x, 0): the derivative, `mask`, is 1 where x > 0 and 0 elsewhere."""
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write x mask."""
-        self.mask = self._array("mask", x.shape, x.dtype)
-        np.greater(x, 0, out=self.mask, casting="unsafe")
-        np.multiply(x, self.mask, out=y)
+    def function(self, x: Array) -> Array:
+        # Numbers, for NumPy takes thrice as long to multiply by booleans.
+        self.mask = np.greater(x, 0, out=np.empty_like(x), casting="unsafe")
+        y: Array = x * self.mask
+        return y
 
-    def derivative(self, dx: Array) -> Array:
-        """Return `mask`."""
+    def derivative(self) -> Array:
         return self.mask
 
 
@@ -170,41 +160,34 @@ class LeakyReLU(ReLU):
 
     slope: NotNegative = 0.01
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write x mask."""
-        self.mask = self._array("mask", x.shape, x.dtype)
-        np.greater(x, 0, out=self.mask, casting="unsafe")
-        self.mask *= 1 - self.slope
-        self.mask += self.slope
-        np.multiply(x, self.mask, out=y)
+    def function(self, x: Array) -> Array:
+        positive = np.greater(x, 0, out=np.empty_like(x), casting="unsafe")
+        self.mask = positive * (1 - self.slope) + self.slope
+        y: Array = x * self.mask
+        return y
 
 
 @dataclass(eq=False)
 class Sigmoid(Activation):
     """y = 1 / (1 + exp(-x)), dy/dx = y (1 - y)."""
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write sigmoid(x)."""
-        sigmoid(x, out=y)
+    def function(self, x: Array) -> Array:
+        return sigmoid(x)
 
-    def derivative(self, dx: Array) -> Array:
-        """Return y (1 - y)."""
-        np.subtract(1, self.y, out=dx)
-        return np.multiply(dx, self.y, out=dx)
+    def derivative(self) -> Array:
+        return (1 - self.y) * self.y
 
 
 @dataclass(eq=False)
 class Tanh(Activation):
     """y = tanh(x), dy/dx = 1 - y^2."""
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write tanh(x)."""
-        np.tanh(x, out=y)
+    def function(self, x: Array) -> Array:
+        y: Array = np.tanh(x)
+        return y
 
-    def derivative(self, dx: Array) -> Array:
-        """Return 1 - y^2."""
-        np.multiply(self.y, self.y, out=dx)
-        return np.subtract(1, dx, out=dx)
+    def derivative(self) -> Array:
+        return 1 - self.y * self.y
 
 
 @dataclass(eq=False)
@@ -218,37 +201,27 @@ class GELU(Activation):
     A: ClassVar[float] = math.sqrt(2 / math.pi)
     B: ClassVar[float] = 0.044715
 
-    def function(self, x: Array, y: Array) -> None:
-        """Write x (1 + t) / 2."""
+    def function(self, x: Array) -> Array:
         self.x = x
-        self.t = t = self._array("t", x.shape, x.dtype)
-        np.multiply(x, x, out=t)  # u = A x (1 + B x^2)
-        t *= self.A * self.B
-        t += self.A
-        t *= x
-        np.tanh(t, out=t)
-        np.add(t, 1, out=y)
-        y *= x
-        y *= 0.5
+        u = x * x * (self.A * self.B)  # u = A x (1 + B x^2)
+        u += self.A
+        u *= x
+        self.t = np.tanh(u)
+        y: Array = (self.t + 1) * x * 0.5
+        return y
 
-    def derivative(self, dx: Array) -> Array:
-        """Return (1 + t) / 2 + x (1 - t^2) u' / 2, with u' = A (1 + 3 B x^2)."""
+    def derivative(self) -> Array:
         x, t = self.x, self.t
-        np.multiply(x, x, out=dx)
-        dx *= 3 * self.A * self.B
-        dx += self.A
-        dx *= x
-        dx *= 1 - t * t
-        dx += 1 + t
-        dx *= 0.5
-        return dx
+        du = x * x * (3 * self.A * self.B) + self.A  # u' = A (1 + 3 B x^2)
+        slope: Array = (du * x * (1 - t * t) + (1 + t)) * 0.5
+        return slope
 
 
 @dataclass(eq=False)
 class Dropout(Layer):
     """In training, zero each entry with probability `rate` and divide the rest by 1 - rate.
 
-    So the expected output is x, and in use (training=False) the layer is the identity.
+    So the expected output is x, and at inference (training=False) the layer is the identity.
     Srivastava et al. 2014, "Dropout", in the inverted form. `rng` draws the mask.
     """
 
@@ -264,19 +237,20 @@ class Dropout(Layer):
         if not training:
             return x
         self.mask = self.draw_mask(x)
-        return np.multiply(x, self.mask, out=self._array("y", x.shape, x.dtype))
+        y: Array = x * self.mask
+        return y
 
     def draw_mask(self, x: Array) -> Array:
         """Return a new mask for `x`: 0 with probability `rate`, else 1 / (1 - rate)."""
-        mask = self._array("mask", x.shape, x.dtype)
-        self.rng.random(out=mask, dtype=mask.dtype.type)
-        np.greater_equal(mask, self.rate, out=mask, casting="unsafe")
+        kept = self.rng.random(x.shape, dtype=x.dtype) >= self.rate
+        mask: Array = kept.astype(x.dtype)
         mask *= 1 / (1 - self.rate)
         return mask
 
     def input_gradient(self, dout: Array) -> Array:
         """Return dout mask."""
-        return np.multiply(dout, self.mask, out=self._array("dx", dout.shape, dout.dtype))
+        dx: Array = dout * self.mask
+        return dx
 
 
 @dataclass(eq=False)
@@ -285,7 +259,7 @@ class BatchNorm(Layer):
 
     In training, mean and variance are those of the batch, per unit, and their running averages
     are updated: running = momentum running + (1 - momentum) batch, with the variance made
-    unbiased. In use, the running averages stand in for the batch's. Ioffe and Szegedy 2015,
+    unbiased. At inference the running averages stand in for the batch's. Ioffe and Szegedy 2015,
     "Batch normalization", algorithms 1 and 2.
     """
 
@@ -311,20 +285,19 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return weight x_hat + bias."""
-        x_hat = self.x_hat = self._array("x_hat", x.shape, x.dtype)
         if training:
             mean = x.mean(axis=0)
-            np.subtract(x, mean, out=x_hat)
+            x_hat = x - mean
             variance = np.einsum("ij,ij->j", x_hat, x_hat) / len(x)
             self._update(self.running_mean, mean)
             self._update(self.running_variance, variance * (len(x) / max(len(x) - 1, 1)))
         else:
-            np.subtract(x, self.running_mean, out=x_hat)
+            x_hat = x - self.running_mean
             variance = self.running_variance
         self.inverse_std = 1 / np.sqrt(variance + self.epsilon)
         x_hat *= self.inverse_std
-        y = np.multiply(x_hat, self.weight, out=self._array("y", x.shape, x.dtype))
-        y += self.bias
+        self.x_hat = x_hat
+        y: Array = x_hat * self.weight + self.bias
         return y
 
     def _update(self, running: Array, batch: Array) -> None:
@@ -342,10 +315,7 @@ class BatchNorm(Layer):
         The two means are there because each sample moves the batch's mean and variance.
         """
         projection = np.einsum("ij,ij->j", dout, self.x_hat) / len(dout)
-        dx = self._array("dx", dout.shape, dout.dtype)
-        np.multiply(self.x_hat, -projection, out=dx)
-        dx += dout
-        dx -= dout.mean(axis=0)
+        dx: Array = self.x_hat * -projection + dout - dout.mean(axis=0)
         dx *= self.weight * self.inverse_std
         return dx
 

@@ -94,8 +94,7 @@ class Network:
     ) -> Array:
         """Return the outputs (batch, classes) of `x` (batch, inputs).
 
-        `layers` runs some of them alone. `observe` sees each layer's output. The array that is
-        returned is the last layer's own, overwritten by the next call.
+        `layers` runs some of them alone. `observe` sees each layer's output.
         """
         for index in range(len(self.layers))[layers]:
             x = self.layers[index].forward(x, training)

@@ -79,14 +79,7 @@ def test_sigmoid_is_symmetric_about_one_half(x: Array) -> None:
     np.testing.assert_allclose(sigmoid(x) + sigmoid(-x), 1)
 
 
-def test_sigmoid_writes_where_it_is_told_and_leaves_its_argument() -> None:
-    x = np.array([0.0, 1.0])
-    out = np.empty(2)
-    assert sigmoid(x, out=out) is out
-    assert x.tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("function", [softmax, log_sum_exp])
+@pytest.mark.parametrize("function", [softmax, log_sum_exp, sigmoid])
 def test_functions_leave_their_argument(function: Callable[[Array], Array]) -> None:
     z = np.array([[1.0, 2.0]])
     function(z)

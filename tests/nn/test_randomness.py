@@ -44,6 +44,7 @@ def test_concerns_keep_the_numbers_that_seeds_rely_on() -> None:
         "SHUFFLE": 2,
         "DROPOUT": 3,
         "SAMPLE": 4,
+        "AUGMENTATION": 5,
     }
 
 
