@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from nnctl.files import bundled, locked, write_atomically
 HANGING_WRITER = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from nnctl.files import write_atomically
 def pieces():
     yield b"half"
@@ -192,3 +194,24 @@ def test_lock_and_write_do_without_locks(target: Path, monkeypatch: pytest.Monke
 
 def test_bundled_finds_the_repository_or_the_wheel() -> None:
     assert (bundled("data/mnist-sample") / "README.md").is_file()
+
+
+def test_write_is_durable_content_first_then_its_name(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename must find the content, and the name in its folder."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "content")
+        fsync(descriptor)
+
+    def note_replace(*paths: Any) -> None:
+        calls.append("rename")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_atomically(target, b"new")
+    assert calls == ["content", "rename", "folder"]

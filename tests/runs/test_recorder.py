@@ -13,12 +13,13 @@ import pytest
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Samples
 from nnctl.errors import Diverged
+from nnctl.files import write_atomically
 from nnctl.runs import recorder
 from nnctl.runs.checkpoint import load
 from nnctl.runs.lock import new_run
 from nnctl.training.events import TIMINGS, EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from nnctl.runs.resume import recorded
-from nnctl.runs.folder import RunFolder
+from nnctl.runs.folder import RunFolder, append_row
 
 Make = Callable[..., Settings]
 
@@ -196,6 +197,28 @@ def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
     if name == "early stopping":
         assert len(rows(one)) == 3
         assert json.loads(RunFolder(parted).summary.read_text())["status"] == "early_stopped"
+
+
+def test_row_is_on_the_disk_before_the_checkpoints_and_the_best_before_the_last(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever moment the process is killed at, `last` knows no epoch that the others lack."""
+    written: list[str] = []
+
+    def note(path: Path, *data: Any) -> None:
+        write_atomically(path, *data)
+        written.append(path.name)
+
+    def note_row(run: RunFolder, row: EpochFinished) -> None:
+        append_row(run, row)
+        written.append("row")
+
+    monkeypatch.setattr("nnctl.runs.recorder.write_atomically", note)
+    monkeypatch.setattr("nnctl.runs.recorder.append_row", note_row)
+    still = {"kind": "sgd", "learning_rate": 1e-12}  # the first epoch stays the best
+    train(tiny_settings(optimizer=still), tiny_data, tmp_path / "run")
+    epochs = [name for name in written if name == "row" or name.endswith(".safetensors")]
+    assert epochs == ["row", "best.safetensors", "last.safetensors", *["row", "last.safetensors"] * 2]
 
 
 def test_seeds_and_threads_do_matter(

@@ -227,6 +227,37 @@ def test_learning_rate_follows_the_schedule_at_every_step(
     assert rates == [0.5, 1.0, 1.0, 0.5]
 
 
+def test_seconds_of_an_epoch_are_those_of_its_steps_and_of_nothing_else(
+    tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes a second, measuring a part takes ten, and the caller a hundred an event."""
+    now = 0.0
+    learn, measure = engine.Engine.learn, engine.Engine.measure
+
+    def slow_learn(self: engine.Engine, *arguments: Any) -> float:
+        nonlocal now
+        now += 1
+        return learn(self, *arguments)
+
+    def slow_measure(self: engine.Engine, part: str) -> Any:
+        nonlocal now
+        now += 10
+        return measure(self, part)
+
+    monkeypatch.setattr(engine.Engine, "learn", slow_learn)
+    monkeypatch.setattr(engine.Engine, "measure", slow_measure)
+    monkeypatch.setattr("nnctl.training.trainer.time.perf_counter", lambda: now)
+    with training(tiny_settings(), tiny_data) as trainer:
+        for event in trainer.events():
+            now += 100
+            if isinstance(event, EpochFinished):
+                assert (event.seconds, event.evaluation_seconds) == (4, 20)
+                assert event.samples_per_second == 80 / 4
+            if isinstance(event, RunFinished):
+                # Three epochs: four steps, two measurements, five events each; then the end.
+                assert event.seconds == 3 * (4 + 20 + 500) + 100 + 20
+
+
 # Early stopping and the best epoch, on histories made by hand.
 
 
@@ -318,13 +349,14 @@ def test_training_curve_is_measured_on_some_fixed_samples(
     tiny_settings: Make, tiny_data: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "CURVE_SAMPLES", 30)
-    labels = []
+    samples = []
     for seed in (0, 1):
         with training(tiny_settings(seed=seed), tiny_data) as trainer:
-            measured = trainer.engine.measured("train")
-            labels.append(measured.labels.tolist())
-    assert len(labels[0]) == 30
-    assert labels[0] == labels[1]
+            _, indices, _ = trainer.engine._measured["train"]
+            samples.append(indices.tolist())
+            assert set(samples[-1]) <= set(trainer.split.train.tolist())
+    assert len(set(samples[0])) == 30  # none of them twice
+    assert samples[0] == samples[1]
 
 
 # What can't be trained.
