@@ -67,23 +67,21 @@ def command(
 ) -> None:
     """Compare backpropagation with numerical gradients, layer by layer and end to end.
 
-    In float64, on training images as the first epoch sees them, through the network as it would
-    start or with the weights of --run; dropout's mask is held fixed, batch_norm is in training.
-    If a gradient is wrong, the layer is named, with the likely cause. --seed chooses images and
-    entries, and without --run the weights.
+    In float64, on training images as the first epoch sees them, with the weights that training
+    starts from or those of --run. The gradients are those of the step that trains; dropout's mask
+    is held fixed, batch_norm is in training. A wrong gradient is reported with its layer and the
+    likely cause. --seed chooses images and entries, and without --run the weights.
 
     --sweep shows why h is what it is: above it truncation spoils the numerical gradient, below it
     rounding. With --json it adds `sweep`, a list of {"h", "error"}.
     """
     from dataclasses import asdict
 
-    import numpy as np
-
     from nnctl.config import build
+    from nnctl.gradcheck.batch import draw_batch
     from nnctl.gradcheck.check import check, sweep
     from nnctl.nn.losses import LOSSES
-    from nnctl.nn.randomness import Concern, generator
-    from nnctl.training.engine import split_data
+    from nnctl.training.shared_step import can_be_shared
 
     given = context.get_parameter_source("per_parameter")
     if everything and given is click.core.ParameterSource.COMMANDLINE:
@@ -91,13 +89,11 @@ def command(
     if tolerance != tolerance or h != h:
         raise UsageError("--tolerance and --h must be numbers, not nan")
     opened = experiment()
-    settings, data = opened.settings, opened.data
-    train = split_data(settings, data).train
-    if samples > len(train):
-        raise UsageError(f"--samples {samples}: there are {len(train):,} training images")
-    rng = generator(settings.seed, Concern.SAMPLE)
-    chosen = rng.choice(train, samples, replace=False)
-    x, labels = opened.gatherer(np.float64)(chosen)
+    settings = opened.settings
+    try:
+        batch = draw_batch(settings, opened.data, samples)
+    except ValueError as error:
+        raise UsageError(f"--samples {samples}: {error}") from error
     network, loss = opened.network("float64"), build(LOSSES, settings.loss)
 
     from nnctl.display.gradcheck import ReportView, check_progress, sweep_chart
@@ -107,8 +103,8 @@ def command(
         report = check(
             network,
             loss,
-            x,
-            labels,
+            batch.x,
+            batch.labels,
             per_parameter=None if everything else per_parameter,
             h=h,
             tolerance=tolerance,
@@ -117,7 +113,7 @@ def command(
         )
     errors = []
     if with_sweep:
-        found = sweep(network, loss, x, labels, SWEEP, seed=settings.seed)
+        found = sweep(network, loss, batch.x, batch.labels, SWEEP, seed=settings.seed)
         errors = list(zip(SWEEP, found, strict=True))
     if as_json:
         swept = [{"h": step, "error": error} for step, error in errors]
@@ -127,11 +123,13 @@ def command(
         kind = "images" if settings.data.augment is None else "augmented images"
         title = (
             f"{opened.title}: {network.size:,} parameters, {samples} {kind} of "
-            f"{printable(data.name)}, h = {h:g}"
+            f"{printable(opened.data.name)}, h = {h:g}"
         )
-        out.print(ReportView(title, report))
+        out.print(ReportView(title, report, shared=can_be_shared(network)))
         if with_sweep:
             out.print()
             out.print(sweep_chart(errors))
-    if not report.passed:
-        raise CheckFailed(f"the gradient check failed: {report.cause}")
+    if report.verdict == "wrong":
+        raise CheckFailed("the gradients are wrong; standard output says where and why")
+    if report.verdict == "undecided":
+        raise CheckFailed("the gradients can't be judged; standard output says why")

@@ -1,4 +1,4 @@
-"""What `nnctl gradcheck` shows: each layer alone, each parameter end to end, and a verdict."""
+"""What `nnctl gradcheck` shows: each layer by itself, each parameter end to end, a verdict."""
 
 from __future__ import annotations
 
@@ -14,49 +14,55 @@ from rich.text import Text
 from nnctl.display.charts import Chart, Series
 from nnctl.display.output import can_redraw, console
 from nnctl.display.tables import NOTHING, Rows
-from nnctl.gradcheck.check import LayerCheck, ParameterCheck, Report
+from nnctl.gradcheck.report import LayerCheck, ParameterCheck, Report
 
 LAYERS = ("layer", "input gradient", "parameter gradients", "verdict")
 COUNTS = ("parameter", "shape", "checked", "failed", "kinks", "rounding", "max error")
 WORST = ("parameter", "worst entry", "backpropagation", "numerical")
 LEGEND = """\
 error: |a - n| / max(|a|, |n|) of the gradients by backpropagation and by
-differences, (L(w + h) - L(w - h)) / 2h; kinks: no derivative there;
-rounding: too small to be told from rounding errors"""
+differences, (L(w + h) - L(w - h)) / 2h; at a kink, as ReLU has at 0, any n
+between the slopes to both sides. Not judged: kinks, entries too near to one,
+and rounding, entries too small to be told from rounding errors."""
+COLOURS = {"right": "green", "wrong": "red", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)
 class ReportView:
-    """A gradient check, its verdict last."""
+    """A gradient check, its verdict last; `shared`: several processes can share the step."""
 
     title: str
     report: Report
+    shared: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the layers, the parameters, what the columns mean, and the verdict."""
         report = self.report
         yield Text(f"{self.title}\n")
-        yield Text("Each layer alone, on the inputs it meets: relative errors", style="bold")
-        yield Rows(LAYERS, [_layer(layer) for layer in report.layers])
-        yield Text("\nEnd to end: the gradient of the loss, by parameter", style="bold")
-        yield Rows(COUNTS, [_counts(parameter) for parameter in report.parameters])
-        yield Text()
-        yield Rows(WORST, [[check.name, *_entry(check)] for check in report.parameters])
+        yield Text("Each layer by itself, on the inputs it meets: relative errors", style="bold")
+        yield Rows(LAYERS, [_layer(layer, report) for layer in report.layers])
+        if report.parameters:
+            yield Text("\nThe training step, end to end: gradients of the loss", style="bold")
+            yield Rows(COUNTS, [_counts(parameter) for parameter in report.parameters])
+            yield Text()
+            yield Rows(WORST, [[check.name, *_entry(check)] for check in report.parameters])
         yield Text(f"\n{LEGEND}\n", style="dim")
-        yield Text(verdict(report), style="bold green" if report.passed else "bold red")
+        yield Text(verdict(report, self.shared), style=f"bold {COLOURS[report.verdict]}")
 
 
-def verdict(report: Report) -> str:
+def verdict(report: Report, shared: bool = False) -> str:
     """Return what the check came to, in one or two sentences."""
     if report.passed:
         judged = report.checked - report.rounding - report.kinks
         counted = "all" if judged == report.checked else f"{judged:,} of"
-        return (
+        right = (
             f"Right: {counted} {report.checked:,} entries agree with the numerical gradient to "
             f"{report.tolerance:g}{_rest(report)}; {report.seconds:.1f} s."
         )
+        also = "Shared by several processes, the step gives the same gradients."
+        return f"{right}\n{also}" if shared else right
     failed = [parameter for parameter in report.parameters if parameter.failed]
-    lines = [f"Wrong: {report.cause}."]
+    lines = [f"{report.verdict.capitalize()}: {report.cause}."]
     if failed:
         worst = max(failed, key=lambda parameter: parameter.max_relative_error or 0)
         name, a, n = _entry(worst)
@@ -69,7 +75,7 @@ def _rest(report: Report) -> str:
     if report.rounding:
         parts.append(f"{report.rounding:,} too small to be told from rounding")
     if report.kinks:
-        parts.append(f"{report.kinks:,} on a kink")
+        parts.append(f"{report.kinks:,} too near to a kink")
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -77,10 +83,11 @@ def _error(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.1e}"
 
 
-def _layer(layer: LayerCheck) -> list[str]:
+def _layer(layer: LayerCheck, report: Report) -> list[str]:
     """Return the row below `LAYERS`."""
     errors = layer.input_gradient_error, layer.parameter_gradient_error
-    return [layer.name, *map(_error, errors), "right" if layer.passed else "WRONG"]
+    failed = "WRONG" if report.verdict == "wrong" else "undecided"
+    return [layer.name, *map(_error, errors), "right" if layer.passed else failed]
 
 
 def _counts(check: ParameterCheck) -> list[str]:

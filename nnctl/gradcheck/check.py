@@ -1,8 +1,9 @@
 """Gradient check: backpropagation against central differences, and why they differ.
 
-Every layer is used as it is, through its own `forward` and its own two halves of the way back;
-nothing of it is written a second time. Each is checked alone, on the inputs it meets, so that a
-wrong one is named and not all that lies below it; then all of them together, down to the loss.
+Nothing that trains is written a second time: every layer goes through its own `forward` and its
+own two halves of the backward pass, and the gradients of the whole network come from the step
+that `nnctl train` takes. Each layer is checked by itself, on the inputs it meets, so that a wrong
+one is named and not all that lies below it; then all of them together, down to the loss.
 
 A layer of your own is checked in three lines:
 
@@ -21,20 +22,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from nnctl.gradcheck.causes import ASKED_TOO_MUCH, explain
-from nnctl.gradcheck.finite_differences import (
-    TOLERANCE,
-    Comparison,
+from nnctl.gradcheck.causes import ASKED_TOO_MUCH, agrees_by_default, describe, explain
+from nnctl.gradcheck.finite_differences import Comparison, Status
+from nnctl.gradcheck.layer import NOT_FINITE, LayerUnderTest, LossAsLayer
+from nnctl.gradcheck.nearby import largest_gradient, look_nearby
+from nnctl.gradcheck.network import NetworkUnderTest
+from nnctl.gradcheck.report import (
+    LayerCheck,
+    LayerReport,
+    Report,
     Verdict,
-    agrees_by_default,
-    compare,
+    layer_check,
+    parameter_check,
 )
-from nnctl.gradcheck.layer import Alone, LossLayer
-from nnctl.gradcheck.network import Whole
+from nnctl.gradcheck.shared import check_shared
+from nnctl.gradcheck.thresholds import MOST_UNJUDGED, TOLERANCE
 from nnctl.nn.functions import Array
 from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import LAYERS, Layer
@@ -44,100 +50,43 @@ from nnctl.nn.numerical_gradient import H
 from nnctl.nn.randomness import Concern, generator
 
 PER_PARAMETER = 64
-MOST_KINKS = 0.01  # of an array's checked entries may remain kinks
 
-GROUPS = 256  # of entries moved together: at most so many an array, unless all are asked for
+GROUPS = 256  # of entries perturbed together: at most so many an array, unless all are asked for
 
+UNDECIDED = (NOT_FINITE, ASKED_TOO_MUCH)  # causes that leave open whether a layer is wrong
 
-@dataclass(frozen=True, kw_only=True)
-class Worst:
-    """The entry with the largest relative error."""
-
-    index: list[int]
-    analytic: float
-    numerical: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterCheck:
-    """One parameter array's gradient of the loss; kinks and rounding have no part in errors."""
-
-    name: str
-    shape: list[int]
-    checked: int
-    failed: int
-    kinks: int
-    rounding: int
-    max_relative_error: float | None
-    worst: Worst | None
-
-    @property
-    def passed(self) -> bool:
-        """True if nothing failed and kinks left enough to judge by."""
-        return not self.failed and self.kinks <= MOST_KINKS * self.checked
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCheck:
-    """One layer alone, or the loss; an error is None where there was nothing to judge."""
-
-    name: str
-    input_gradient_error: float | None
-    parameter_gradient_error: float | None
-    passed: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """The fields of `nnctl gradcheck --json`."""
-
-    passed: bool
-    tolerance: float
-    h: float
-    samples: int
-    checked: int
-    failed: int
-    kinks: int
-    rounding: int
-    parameters: list[ParameterCheck]
-    layers: list[LayerCheck]
-    cause: str | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What `check_layer` found: a `ParameterCheck` for the input and for each parameter."""
-
-    name: str
-    gradients: list[ParameterCheck]
-    cause: str | None
-
-    @property
-    def passed(self) -> bool:
-        """True if every gradient is right."""
-        return self.cause is None
-
-    def __str__(self) -> str:
-        """Say it in one line."""
-        if self.cause is None:
-            return f"{self.name}: right"
-        return f"{self.name}: wrong. {self.cause[0].upper()}{self.cause[1:]}."
+NOT_SET_UP = (
+    "the layer has not been set up: write @dataclass(eq=False) above its class, or call "
+    "super().__post_init__() in its __init__"
+)
 
 
 def check_layer(
-    layer: Layer, x: Array, *, h: float = H, tolerance: float = TOLERANCE, seed: int = 0
+    layer: Layer, x: npt.ArrayLike, *, h: float = H, tolerance: float = TOLERANCE, seed: int = 0
 ) -> LayerReport:
     """Check the gradients of `layer` for the inputs `x` (batch, inputs), every entry of them.
 
     The layer gets new weights, in float64.
+
+    Raises:
+        ValueError: `x` is not a table of numbers.
+
     """
+    x = np.asarray(x, np.float64)
+    if x.ndim != 2 or not x.size:
+        raise ValueError(f"x must be of shape (batch, inputs), not {x.shape}")
+    name = kind_of(LAYERS, layer)
+    if not hasattr(layer, "gradients"):
+        return LayerReport(name, [], "wrong", NOT_SET_UP)
     network = Network([layer], x.shape[1], dtype=np.float64)
     network.initialize(seed)
-    alone = Alone(layer, x, generator(seed, Concern.SAMPLE))
-    comparisons = alone.compare(None, h, tolerance)
-    cause = explain(alone, comparisons)
-    return LayerReport(kind_of(LAYERS, layer), [_parameter_check(c) for c in comparisons], cause)
+    rng = generator(seed, Concern.SAMPLE)
+    tested = LayerUnderTest(layer, x, network.widths[1], rng)
+    comparisons, cause = _check_layer(tested, None, h, tolerance)
+    verdict: Verdict = "right" if cause is None else "wrong"
+    if cause in UNDECIDED:
+        verdict = "undecided"
+    return LayerReport(name, [parameter_check(found) for found in comparisons], verdict, cause)
 
 
 def check(
@@ -161,23 +110,31 @@ def check(
     start = time.perf_counter()
     rng = generator(seed, Concern.SAMPLE, 1)
     groups = None if per_parameter is None else max(per_parameter, GROUPS)
+    excused: set[str] = set()  # parameters that fail only by the step or tolerance asked for
+    comparisons: list[Comparison] = []
     with np.errstate(all="ignore"):
-        whole = Whole(network, loss, x, labels, rng)
-        layers, causes = _check_alone(whole, groups, h, tolerance)
-        parameters, wrong = [], []
-        for name, index, gradient, dependence in whole.parameters():
-            places = _choose(gradient.reshape(-1), per_parameter, rng)
-            slopes = whole.slopes(index, dependence, places, progress)
-            noise = np.full(len(places), whole.noise)
-            judged = compare(gradient.reshape(-1)[places], slopes, noise, h, tolerance)
-            found = Comparison(name, gradient, places, *judged)
-            parameters.append(_parameter_check(found))
-            if found.failed.any() and not agrees_by_default(found, slopes):
-                wrong.append(name)
-        whole.restore()
-    passed = not causes and all(parameter.passed for parameter in parameters)
+        tested = NetworkUnderTest(network, loss, x, labels, rng)
+        layers, causes = _check_layers(tested, groups, h, tolerance)
+        for parameter in tested.parameters():
+            places = _choose(parameter.gradient.reshape(-1), per_parameter, rng)
+            found = parameter.compare(places, h, tolerance, progress)
+            comparisons.append(found)
+            failed = (found.status == Status.FAILED).any()
+            if failed and agrees_by_default(found, parameter.slopes(places)):
+                excused.add(parameter.name)
+        defect = tested.defect
+        if tested.forward_works:
+            look_nearby(tested, comparisons, h, tolerance, layers_right=not causes)
+            wrong = {found.name for found in comparisons if found.failed.any()} - excused
+            if not (causes or defect or wrong):
+                shared, defect = check_shared(network, loss, tested.inputs[0], labels, rng)
+                for found, other in zip(comparisons, shared, strict=bool(shared)):
+                    found.fail_where(other)
+        verdict, cause = _conclude(causes, defect, comparisons, excused, tolerance)
+    parameters = [parameter_check(found) for found in comparisons]
     return Report(
-        passed=passed,
+        verdict=verdict,
+        passed=verdict == "right",
         tolerance=tolerance,
         h=h,
         samples=len(x),
@@ -187,7 +144,7 @@ def check(
         rounding=sum(p.rounding for p in parameters),
         parameters=parameters,
         layers=layers,
-        cause=None if passed else _verdict(causes, parameters, wrong, whole.complaint),
+        cause=cause,
         seconds=time.perf_counter() - start,
     )
 
@@ -209,41 +166,72 @@ def sweep(
     rng = generator(seed, Concern.SAMPLE, 1)
     squares = np.zeros((len(steps), 3))
     with np.errstate(all="ignore"):
-        whole = Whole(network, loss, x, labels, rng)
-        for _, index, gradient, dependence in whole.parameters():
-            places = _choose(gradient.reshape(-1), per_parameter, rng)
-            slopes = whole.slopes(index, dependence, places)
-            a = gradient.reshape(-1)[places]
+        tested = NetworkUnderTest(network, loss, x, labels, rng)
+        for parameter in tested.parameters():
+            gradient = parameter.gradient.reshape(-1)
+            places = _choose(gradient, per_parameter, rng)
+            slopes, a = parameter.slopes(places), gradient[places]
             for row, h in zip(squares, steps, strict=True):
                 right, left = slopes(np.arange(len(places)), h)
                 n = (right + left) / 2
                 row += [np.dot(a - n, a - n), np.dot(a, a), np.dot(n, n)]
-        whole.restore()
         difference, analytic, numerical = np.sqrt(squares).T
         errors: list[float] = (difference / (analytic + numerical)).tolist()
     return errors
 
 
-def _check_alone(
-    whole: Whole, groups: int | None, h: float, tolerance: float
+def _check_layers(
+    tested: NetworkUnderTest, groups: int | None, h: float, tolerance: float
 ) -> tuple[list[LayerCheck], dict[str, str]]:
-    """Check each layer of `whole` and its loss alone; return the causes of those that are wrong.
+    """Check each layer and the loss by itself; return the causes of those that are wrong.
 
-    At most `groups` groups of entries of each array are compared, None: all.
+    At most `groups` groups of entries of each array are compared, None: all. Where the forward
+    pass stops, so does this.
     """
-    outputs, end = whole.inputs[-1], LossLayer(whole.loss, whole.labels)
-    suspects = [whole.alone(index) for index in range(len(whole.network.layers))]
-    suspects.append((kind_of(LOSSES, whole.loss), Alone(end, outputs, whole.rng)))
     layers, causes = [], {}
-    for name, alone in suspects:
-        comparisons = alone.compare(groups, h, tolerance)
-        cause = explain(alone, comparisons)
-        if alone.layer is end:
-            cause = end.complaint(outputs) or cause
-        layers.append(_layer_check(name, comparisons, passed=cause is None))
+    for index in range(min(len(tested.inputs), len(tested.layers))):
+        name = tested.network.layer_name(index)
+        comparisons, cause = _check_layer(tested.layer(index), groups, h, tolerance)
+        layers.append(layer_check(name, comparisons, passed=cause is None))
+        if cause is not None:
+            causes[name] = cause
+    if tested.forward_works:
+        name, outputs = kind_of(LOSSES, tested.loss), tested.inputs[-1]
+        end = LossAsLayer(tested.loss, tested.labels)
+        comparisons, cause = _check_layer(
+            LayerUnderTest(end, outputs, None, tested.rng), groups, h, tolerance
+        )
+        cause = end.defect(outputs) or cause
+        layers.append(layer_check(name, comparisons, passed=cause is None))
         if cause is not None:
             causes[name] = cause
     return layers, causes
+
+
+def _check_layer(
+    tested: LayerUnderTest, groups: int | None, h: float, tolerance: float
+) -> tuple[list[Comparison], str | None]:
+    """Return what a layer's gradients came to, and why they are wrong if they are.
+
+    The inputs that a layer meets may show little of it: all black, or all where a ReLU is off. So
+    it is checked on random ones of the same size, too, unless it has no values there.
+    """
+    comparisons = tested.compare(groups, h, tolerance)
+    if tested.defect is None:
+        size = float(np.sqrt(np.mean(np.square(tested.x)))) or 1.0
+        x = tested.rng.normal(scale=size, size=tested.x.shape)
+        anywhere = LayerUnderTest(tested.layer, x, tested.deterministic.units, tested.rng)
+        others = anywhere.compare(groups, h, tolerance)
+        defined = bool(others) and anywhere.defect != NOT_FINITE
+        failures = _failures(others)
+        if defined and (anywhere.defect or (failures and failures >= _failures(comparisons))):
+            return others, explain(anywhere, others)
+    return comparisons, explain(tested, comparisons)
+
+
+def _failures(comparisons: list[Comparison]) -> int:
+    """Return how many entries failed elsewhere than at a kink, which shows best what is wrong."""
+    return sum(found.count(Status.FAILED) for found in comparisons)
 
 
 def _choose(gradient: Array, count: int | None, rng: np.random.Generator) -> Array:
@@ -260,66 +248,70 @@ def _choose(gradient: Array, count: int | None, rng: np.random.Generator) -> Arr
     return np.sort(np.concatenate([live, chosen]))
 
 
-def _parameter_check(found: Comparison) -> ParameterCheck:
-    errors = found.errors()
-    judged = np.flatnonzero(~np.isnan(errors))
-    top, worst = None, None
-    if len(judged):
-        top = float(errors[judged].max())
-        # Of those equally wrong, the one that shows it best.
-        size = np.fmax(np.abs(found.analytic), np.abs(found.numerical))
-        at = max(judged[errors[judged] >= top * (1 - 1e-6)], key=lambda entry: float(size[entry]))
-        worst = Worst(
-            index=[int(i) for i in np.unravel_index(found.places[at], found.full.shape)],
-            analytic=float(found.analytic[at]),
-            numerical=float(found.numerical[at]),
-        )
-    return ParameterCheck(
-        name=found.name,
-        shape=list(found.full.shape),
-        checked=len(found.places),
-        failed=found.count(Verdict.FAILED),
-        kinks=found.count(Verdict.KINK),
-        rounding=found.count(Verdict.ROUNDING),
-        max_relative_error=top,
-        worst=worst,
-    )
-
-
-def _layer_check(name: str, comparisons: list[Comparison], *, passed: bool) -> LayerCheck:
-    worst = [float(np.fmax.reduce(c.errors(), initial=-1)) for c in comparisons]
-    return LayerCheck(
-        name=name,
-        input_gradient_error=worst[0] if worst[0] >= 0 else None,
-        parameter_gradient_error=max((e for e in worst[1:] if e >= 0), default=None),
-        passed=passed,
-    )
-
-
-def _verdict(
+def _conclude(
     causes: dict[str, str],
-    parameters: list[ParameterCheck],
-    wrong: list[str],
-    complaint: str | None,
-) -> str:
-    """Return one sentence on what is wrong.
+    defect: str | None,
+    comparisons: list[Comparison],
+    excused: set[str],
+    tolerance: float,
+) -> tuple[Verdict, str | None]:
+    """Return the verdict, and one sentence on why it isn't "right".
 
-    `causes` are those of the layers that fail alone, `wrong` names the parameters that fail by
-    the default step and tolerance too.
+    `causes` are those of the layers that fail by themselves, `defect` what is wrong with the step,
+    `excused` names the parameters that agree by the default step and tolerance.
     """
+    faults = {name: cause for name, cause in causes.items() if cause not in UNDECIDED}
+    if faults:
+        return "wrong", _by_cause(faults)
+    wrong = [found for found in comparisons if found.failed.any() and found.name not in excused]
+    if defect is None and wrong:
+        how: dict[str, list[str]] = {}
+        for found in wrong:
+            how.setdefault(describe(found), []).append(found.name)
+        defect = "; ".join(
+            f"the gradient of {', '.join(names)} {what}" for what, names in how.items()
+        )
+    if defect is not None:
+        return (
+            "wrong",
+            f"every layer is right by itself, but not the step that joins them: {defect}",
+        )
     if causes:
-        names: dict[str, list[str]] = {}
-        for name, cause in causes.items():
-            names.setdefault(cause, []).append(name)
-        return "; ".join(f"{' and '.join(layers)}: {cause}" for cause, layers in names.items())
-    if complaint or wrong:
-        what = complaint or f"the gradient of {', '.join(wrong)} is wrong"
-        return f"every layer is right alone, but not the network that joins them: {what}"
-    if any(p.failed for p in parameters):
-        return ASKED_TOO_MUCH
-    kinks = ", ".join(p.name for p in parameters if not p.passed)
+        return "undecided", _by_cause(causes)
+    if excused:
+        return "undecided", f"{' and '.join(sorted(excused))}: {ASKED_TOO_MUCH}"
+    largest = largest_gradient(comparisons)
+    for found in comparisons:
+        unjudged = found.unjudged(tolerance, largest)
+        if unjudged.sum() > MOST_UNJUDGED * len(unjudged):
+            return "undecided", _unjudged(found, unjudged)
+    return "right", None
+
+
+def _by_cause(causes: dict[str, str]) -> str:
+    """Return all causes with the names of the layers that share them, as one sentence."""
+    names: dict[str, list[str]] = {}
+    for name, cause in causes.items():
+        names.setdefault(cause, []).append(name)
+    return "; ".join(f"{' and '.join(layers)}: {cause}" for cause, layers in names.items())
+
+
+def _unjudged(found: Comparison, unjudged: Array) -> str:
+    """Return what can't be said about an array, and why."""
+    kinks = int((found.status[unjudged] == Status.KINK).sum())
+    rounding = int(unjudged.sum()) - kinks
+    reasons = []
+    if kinks:
+        reasons.append(
+            f"{kinks:,} lie too near to a kink, or where the loss bends too much for h (try a "
+            "smaller --h)"
+        )
+    if rounding:
+        reasons.append(
+            f"rounding errors of the loss hide {rounding:,} (try a larger --h, or smaller inputs "
+            "or weights)"
+        )
     return (
-        f"{kinks}: too many entries lie on a kink, where there is no derivative to compare with, "
-        "or where the loss bends too much for h; try a smaller --h, more --samples, another --seed "
-        "or a trained network"
+        f"{found.name}: {unjudged.sum():,} of {len(unjudged):,} entries can't be judged: "
+        f"{', '.join(reasons)}"
     )

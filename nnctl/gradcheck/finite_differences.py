@@ -1,9 +1,9 @@
-"""Numerical gradients by central differences, and when one is fit to judge another by.
+"""Numerical gradients by central differences, and what they can say about an analytic one.
 
-f'(x) = (f(x + h) - f(x - h)) / 2h needs no backward pass, so it can judge one. `compare` tells a
-wrong gradient from a kink (a ReLU that changes side between x - h and x + h) and from rounding.
-`Dependence` moves many entries in one forward pass. All of it is float64: in float32 rounding
-alone looks like a bug.
+f'(x) = (f(x + h) - f(x - h)) / 2h needs no backward pass, so it can judge one. `judge` tells a
+wrong gradient from a kink (a ReLU at 0 has no derivative) and from rounding. `Perturbation`
+perturbs many entries in one forward pass. All of it is float64: in float32 rounding alone looks
+like a bug.
 """
 
 from __future__ import annotations
@@ -14,26 +14,31 @@ from enum import IntEnum
 
 import numpy as np
 
+from nnctl.gradcheck.thresholds import (
+    JUMP_LASTS,
+    JUMP_SHOWS,
+    LARGER_STEPS,
+    NEAR_JUMP,
+    STILL_MOVING,
+    VANISHING,
+)
 from nnctl.nn.functions import Array
-from nnctl.nn.numerical_gradient import H, relative_error
-
-TOLERANCE = 1e-6
-
-EPSILON = float(np.finfo(np.float64).eps)
-ROUNDING = 20.0  # a value is taken to be wrong by at most so many EPSILON of its scale
+from nnctl.nn.numerical_gradient import relative_error
 
 # (entries, h) -> the slopes of f to the right, (f(x + h) - f(x)) / h, and to the left of these
 # entries, (n,) each. Their mean is the central difference.
 Slopes = Callable[[Array, float], tuple[Array, Array]]
 
 
-class Verdict(IntEnum):
+class Status(IntEnum):
     """What the comparison of an entry came to."""
 
     AGREES = 0
-    FAILED = 1
-    KINK = 2  # the slopes to both sides differ, however small the step
-    ROUNDING = 3  # too small a gradient to be told from rounding errors
+    SUBGRADIENT = 1  # at a kink, and between the slopes to both sides
+    FAILED = 2
+    OUTSIDE = 3  # at a kink, and not between the slopes to both sides
+    KINK = 4  # a kink so near that no step judges it
+    ROUNDING = 5  # too small a gradient to be told from rounding errors
 
 
 @dataclass(frozen=True)
@@ -43,142 +48,164 @@ class Comparison:
     name: str  # of the array
     full: Array  # the analytic gradient, in the array's shape
     places: Array  # (n,) where the compared entries are in it, flattened
-    numerical: Array  # (n,)
-    verdicts: Array  # (n,)
-
-    @property
-    def analytic(self) -> Array:
-        """What backpropagation says, (n,)."""
-        return self.full.reshape(-1)[self.places]
+    analytic: Array  # (n,) by backpropagation
+    numerical: Array  # (n,) at a kink, the subgradient nearest to the analytic value
+    status: Array  # (n,)
 
     @property
     def failed(self) -> Array:
-        """Which entries failed, (n,) booleans."""
-        wrong: Array = self.verdicts == Verdict.FAILED
+        """Which entries are wrong, (n,) booleans."""
+        wrong: Array = (self.status == Status.FAILED) | (self.status == Status.OUTSIDE)
         return wrong
 
-    def count(self, verdict: Verdict) -> int:
-        """Return the number of entries with `verdict`."""
-        return int(np.count_nonzero(self.verdicts == verdict))
+    def count(self, status: Status) -> int:
+        """Return the number of entries with `status`."""
+        return int(np.count_nonzero(self.status == status))
+
+    def unjudged(self, tolerance: float, largest: float) -> Array:
+        """Return which entries nothing can be said about, (n,) booleans.
+
+        Rounding is no obstacle where it hides less than `tolerance` of the `largest` gradient of
+        the network: a gradient of 0, as of a bias below batch_norm, is never exactly 0.
+        """
+        gap = np.abs(self.analytic - self.numerical)
+        hidden = (self.status == Status.ROUNDING) & ~(gap <= tolerance * largest)
+        result: Array = hidden | (self.status == Status.KINK)
+        return result
 
     def errors(self) -> Array:
         """Return the relative errors, (n,); nan where a kink or rounding stood in the way."""
         errors = relative_error(self.analytic, self.numerical)
         errors[np.isnan(errors)] = np.inf  # not a number is as wrong as can be
-        errors[self.verdicts > Verdict.FAILED] = np.nan
+        errors[self.status >= Status.KINK] = np.nan
         return errors
 
+    def fail_where(self, other: Comparison) -> None:
+        """Take over what has failed in `other`, a comparison of all of the array's entries."""
+        wrong = other.failed[self.places]
+        self.status[wrong] = Status.FAILED
+        self.analytic[wrong] = other.analytic[self.places][wrong]
+        self.numerical[wrong] = other.numerical[self.places][wrong]
 
-def compare(
+
+def judge(
     analytic: Array, slopes: Slopes, noise: Array, h: float, tolerance: float
 ) -> tuple[Array, Array]:
-    """Return the numerical gradient and the verdict for each entry of `analytic` (n,).
+    """Return the numerical gradient and the `Status` of each entry of `analytic` (n,).
 
     `slopes` are those of a function f, `noise` (n,) bounds the rounding error of its values.
 
-    An entry has failed if it disagrees at h and at h / 10, with two exceptions:
+    An entry that disagrees at h is tried at h / 10, and at h / 100 as long as it may be a kink:
+    the slopes to both sides differ and the analytic value is not much further from their mean
+    than half their difference, or they differ as much as at the larger step. Smaller steps no
+    longer reach over a kink nearby, and the entry then agrees or fails. If it is on the kink
+    itself, any value between the two slopes is a subgradient.
 
-    - `KINK`: the two slopes differ. Next to a kink the derivative is one of them, so it is half
-      their difference away from their mean. An entry is suspected if it is not much further away
-      than that, or if the slopes still differ at a smaller step. Smaller steps no longer reach
-      over the kink, and the entry then agrees or fails; if it is suspected at h / 100 too, it is
-      a `KINK`. Where there is no kink, the slopes come together as h shrinks.
-    - `ROUNDING`: it disagrees by less than noise / h, so rounding may be the reason. The noise
-      counts less at a larger step; an entry that does not agree at 100 h either is left
-      undecided. The same holds next to a kink, where a smaller step makes the noise count more.
+    An entry that fails, or disagrees by less than noise / h, is then tried at larger steps, where
+    rounding errors count less.
     """
-    numerical = np.empty(len(analytic))
-    verdicts = np.empty(len(analytic), np.int8)
+    n = len(analytic)
+    numerical, right, left = np.full((3, n), np.nan)
+    status = np.empty(n, np.int8)
 
-    def look(entries: Array, step: float) -> tuple[Array, Array]:
-        """Judge `entries` by `step`; return those that failed and how their slopes differ."""
-        right, left = slopes(entries, step)
-        numerical[entries] = (right + left) / 2
+    def look(entries: Array, step: float) -> Array:
+        """Compare `entries` at `step`; return those that disagree."""
+        if not len(entries):
+            return entries
+        right[entries], left[entries] = slopes(entries, step)
+        numerical[entries] = (right[entries] + left[entries]) / 2
         # "not <=" rather than ">": a nan fails
         wrong = ~(relative_error(analytic[entries], numerical[entries]) <= tolerance)
-        verdicts[entries] = np.where(wrong, Verdict.FAILED, Verdict.AGREES)
-        return entries[wrong], np.abs(right - left)[wrong]
+        status[entries] = np.where(wrong, Status.FAILED, Status.AGREES)
+        suspects: Array = entries[wrong]
+        return suspects
 
-    suspects = np.arange(len(analytic))
-    kinked = np.ones(len(analytic), np.bool_)  # may it still be a kink?
-    before = np.full(len(analytic), np.inf)  # how the slopes differed at the step before
+    suspects = np.arange(n)
+    kinked = np.ones(n, np.bool_)  # may it still be a kink?
+    on_kink = np.zeros(n, np.bool_)  # do the slopes still differ as much as at the step before?
+    jump = np.full(n, np.inf)  # between the slopes, at the step before
     for step in (h, h / 10, h / 100):
-        suspects, difference = look(suspects, step)
+        before = numerical.copy()
+        suspects = look(suspects, step)
+        if not len(suspects):
+            break
         gap, error = np.abs(analytic - numerical)[suspects], noise[suspects] / step
         small = kinked[suspects] & (gap <= error)
-        verdicts[suspects[small]] = Verdict.ROUNDING
-        lasting = (difference > before[suspects] / 2) & (difference > 4 * error)
-        kinked[suspects] = (gap <= 0.6 * difference) | lasting
-        before[suspects] = difference
+        status[suspects[small]] = Status.ROUNDING
+        now = np.abs(right - left)[suspects]
+        on_kink[suspects] = (now > JUMP_LASTS * jump[suspects]) & (now > JUMP_SHOWS * error)
+        kinked[suspects] = (gap <= NEAR_JUMP * now) | on_kink[suspects]
+        jump[suspects] = now
         # At h several kinks may hide each other: give every entry a second chance.
         suspects = suspects[~small & (kinked[suspects] | (step == h))]
-    verdicts[suspects] = Verdict.KINK
 
-    undecided = np.flatnonzero(verdicts == Verdict.ROUNDING)
-    for step in (10 * h, 100 * h):
-        undecided, _ = look(undecided, step)
-    verdicts[undecided] = Verdict.ROUNDING
-    return numerical, verdicts
+    at = suspects[on_kink[suspects]]
+    numerical[at] = np.clip(analytic, np.fmin(right, left), np.fmax(right, left))[at]
+    inside = relative_error(analytic[at], numerical[at]) <= tolerance
+    inside |= np.abs(analytic - numerical)[at] <= noise[at] / step
+    status[at] = np.where(inside, Status.SUBGRADIENT, Status.OUTSIDE)
+    # A central difference that depends on the step has a kink within the last one.
+    off = suspects[~on_kink[suspects]]
+    moving = np.abs(numerical - before)[off] > STILL_MOVING * np.abs(analytic - numerical)[off]
+    status[off[moving]] = Status.KINK
+
+    tried = np.flatnonzero((status == Status.FAILED) | (status == Status.ROUNDING))
+    earlier, best = status.copy(), numerical.copy()
+    for step in (step for step in LARGER_STEPS if step > h):
+        tried = look(tried, step)
+        nearer = tried[np.abs(analytic - numerical)[tried] < np.abs(analytic - best)[tried]]
+        nearer = nearer[earlier[nearer] == Status.ROUNDING]  # a wrong value is near to nothing
+        best[nearer] = numerical[nearer]
+    status[tried], numerical[tried] = earlier[tried], best[tried]
+    return numerical, status
 
 
-def agrees_by_default(found: Comparison, slopes: Slopes) -> bool:
-    """Return whether the entries that failed agree by the default step and tolerance.
-
-    A numerical gradient is inexact: too large a step or too small a tolerance are no fault of
-    backpropagation. What failed by the default ones disagrees here too.
-    """
-    entries = np.flatnonzero(found.failed)
-    agrees = np.zeros(len(entries), np.bool_)
-    for step in (H, H / 10):
-        right, left = slopes(entries, step)
-        agrees |= relative_error(found.analytic[entries], (right + left) / 2) <= TOLERANCE
-    return bool(agrees.mean() >= 0.9)
-
-
-def shaken(array: Array, rng: np.random.Generator) -> Array:
-    """Return `array` with every entry moved by up to a tenth of the largest."""
-    size = float(np.abs(array).max(initial=0)) or 1.0
+def jittered(array: Array, rng: np.random.Generator) -> Array:
+    """Return `array` with every entry moved by up to a tenth of the largest, of 1 if all vanish."""
+    size = float(np.abs(array).max(initial=0))
+    if size < VANISHING:
+        size = 1.0
     moved: Array = array + rng.uniform(-0.1, 0.1, array.shape) * size
     return moved
 
 
-def same(a: Array, b: Array) -> bool:
+def equal_but_for_rounding(a: Array, b: Array) -> bool:
     """Return whether `a` and `b` are equal but for rounding."""
     return a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-class Dependence:
-    """How the output y (batch, units) of `run` moves with the entries of `array`, which it reads.
+class Perturbation:
+    """What the output y (batch, units) of `run` becomes when entries of `array` are perturbed.
 
-    The array is seen as (rows, columns). Where column j of y depends on column j of the array
-    alone (the weights of an affine layer, the input of an activation), a whole row can be moved
-    at once, and each entry is felt in a lane of y of its own. Where row b of y depends on row b
-    alone (samples), a whole column can. This is found out by trying, so it also holds for a
-    layer that somebody adds; where neither holds, entries are moved one at a time.
+    `run` reads the array, which is seen as (rows, columns). Where column j of y depends on column
+    j of the array alone (the weights of an affine layer, the input of an activation), a whole row
+    is perturbed at once: the effect of each entry is in a column of y of its own. Where row b of
+    y depends on row b alone (samples), a whole column is. Trying shows which of the two holds, so
+    that it works for any layer; where neither does, entries are perturbed one at a time.
     """
 
     def __init__(
         self, run: Callable[[], Array], array: Array, rng: np.random.Generator, *, samples: bool
     ) -> None:
-        """Find out what can be moved at once; `samples`: the rows of the array are samples."""
+        """Find out what can be perturbed at once; `samples`: the rows of the array are samples."""
         self.run = run
         self.array = array.reshape(-1, array.shape[-1] if array.ndim else 1)
         self.y = run().copy()
         self._axis: int | None = None  # along which the entries that move together lie
-        if self.array.shape[1] == self.y.shape[1] and self._apart(1, rng):
+        if self.array.shape[1] == self.y.shape[1] and self._separable(1, rng):
             self._axis = 1
-        elif samples and len(self.array) == len(self.y) and self._apart(0, rng):
+        elif samples and len(self.array) == len(self.y) and self._separable(0, rng):
             self._axis = 0
 
-    def _apart(self, axis: int, rng: np.random.Generator) -> bool:
-        """Return whether y depends, row by row or column by column, on its part of the array.
+    def _separable(self, axis: int, rng: np.random.Generator) -> bool:
+        """Return whether each row or column of y depends on that of the array alone.
 
-        The numbers of any two of them differ in some bit. So moving those with bit k set, and
-        then the others, shows for some k if the one feels the other.
+        The numbers of any two of them differ in some bit. So perturbing those with bit k set, and
+        then the others, shows for some k whether one depends on the other.
         """
         before = self.array.copy()
         y = np.moveaxis(self.y, axis, 0)
-        array, moved = (np.moveaxis(a, axis, 0) for a in (self.array, shaken(before, rng)))
+        array, moved = (np.moveaxis(a, axis, 0) for a in (self.array, jittered(before, rng)))
         numbers = np.arange(len(array))
         try:
             for bit in range(int(numbers[-1]).bit_length()):
@@ -186,14 +213,14 @@ class Dependence:
                     array[some] = moved[some]
                     after = np.moveaxis(self.run(), axis, 0)
                     self.array[...] = before
-                    if not same(after[~some], y[~some]):
+                    if not equal_but_for_rounding(after[~some], y[~some]):
                         return False
         finally:
             self.array[...] = before
         return True
 
     def _numbers(self, places: Array) -> tuple[Array, Array]:
-        """Return which group moves each entry, and in which lane of y the entry is felt."""
+        """Return in which group each entry is perturbed, and which lane of y depends on it."""
         rows, columns = np.divmod(places, self.array.shape[1])
         if self._axis is None:
             return places, np.zeros_like(places)
@@ -209,7 +236,7 @@ class Dependence:
         return np.flatnonzero(np.isin(group, [0, *chosen, last]))
 
     def _groups(self, places: Array) -> Iterator[tuple[Array, Array, tuple[int | slice, ...]]]:
-        """Yield, group by group, positions in `places`, lanes, and what to move in the array."""
+        """Yield, group by group, positions in `places`, lanes, and what to change in the array."""
         group, lane = self._numbers(places)
         order = np.argsort(group, kind="stable")
         for mine in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
@@ -250,10 +277,10 @@ class Dependence:
             left[mine] = self._lanes(r * (self.y - self._moved(index, -step)))[lane] / step
         return right, left
 
-    def noise(self, places: Array, r: Array, scale: float) -> Array:
-        """Return a bound of the rounding error of sum(r y) as each entry feels it, (n,)."""
+    def noise(self, places: Array, r: Array, uncertainty: Array) -> Array:
+        """Return the error of sum(r y) as each entry changes it, (n,), for that of each y."""
         _, lane = self._numbers(places)
-        total: Array = self._lanes(np.abs(r))[lane] * (ROUNDING * EPSILON * scale)
+        total: Array = self._lanes(np.abs(r) * uncertainty)[lane]
         return total
 
     def _lanes(self, terms: Array) -> Array:

@@ -1,106 +1,199 @@
-"""A whole network, end to end: what a change of any parameter does to the loss of a batch.
+"""A whole network: the gradients of its training step, and what a change of any parameter does.
 
-Only what lies above the changed layer is computed again, for many changes at once where the layers
-allow that.
+The gradients come from `nnctl.nn.step`, the code that trains. For the numerical ones, only what
+lies above the perturbed layer is computed again, for many entries at once where the layers allow
+that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from nnctl.gradcheck.finite_differences import EPSILON, ROUNDING, Dependence, Slopes, shaken
-from nnctl.gradcheck.layer import Alone, Still
+from nnctl.datasets import Samples
+from nnctl.datasets.batches import Gatherer
+from nnctl.gradcheck.finite_differences import (
+    Comparison,
+    Perturbation,
+    Slopes,
+    jittered,
+    judge,
+)
+from nnctl.gradcheck.layer import DeterministicLayer, LayerError, LayerUnderTest, disturbed, said
+from nnctl.gradcheck.thresholds import AMPLIFIED, DISTURBANCES, EPSILON, ROUNDING
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
+from nnctl.nn.optimizers import SGD
+from nnctl.nn.step import Step
 
-CHUNK = 2**17  # numbers in a batch of moved outputs: what fits the cache is quickest
+CHUNK = 2**17  # numbers in a batch of perturbed outputs: what fits the cache is quickest
+SEED = 0  # of the dropout masks
 
 
-class Whole:
-    """A network with its loss and a batch: what a change in any layer does to the loss."""
+def copied(network: Network) -> Network:
+    """Return a network of its own memory that equals `network`."""
+    copy = deepcopy(network)
+    copy.bind(network.parameters.copy(), np.zeros_like(network.gradients))
+    return copy
+
+
+class NetworkUnderTest:
+    """A copy of a network with its loss and a batch to check it on.
+
+    The step first sees another batch, with other parameters: what is kept from that is wrong for
+    this one.
+    """
 
     def __init__(
         self, network: Network, loss: Loss, x: Array, labels: Array, rng: np.random.Generator
     ) -> None:
-        """Go forward and back once; remember every layer's input."""
+        """Take the step's gradients; remember every layer's input as far as forward works."""
         if network.dtype != np.float64:
             raise ValueError("gradients are checked in float64: Network(..., dtype=np.float64)")
-        self.network, self.loss, self.labels, self.rng = network, loss, labels, rng
-        self.stills = [
-            Still(layer, inputs)
-            for layer, inputs in zip(network.layers, network.widths, strict=False)
+        self.network, self.loss, self.labels, self.rng = copied(network), loss, labels, rng
+        network = self.network
+        network.draw_dropout(SEED, 1)
+        self.layers = [
+            DeterministicLayer(layer, inputs, units)
+            for layer, inputs, units in zip(
+                network.layers, network.widths, network.widths[1:], strict=False
+            )
         ]
         self.inputs = [np.array(x, np.float64)]  # of every layer, and of the loss
-        self.complaint: str | None = None
-        self._gradients = self._backpropagate()
-        for still in self.stills:
-            self.inputs.append(still.forward(self.inputs[-1].copy()).copy())
-        self._together = [
-            still.takes_copies(a, shaken(a, rng))
-            for still, a in zip(self.stills, self.inputs, strict=False)
+        self.defect: str | None = None  # what is wrong with the step besides numbers
+        self.forward_works = True  # as far as a finite loss
+        self.gradients = self._backpropagate()
+        try:
+            for layer in self.layers:
+                self.inputs.append(layer.forward(self.inputs[-1].copy()).copy())
+        except LayerError:  # LayerUnderTest says more
+            self.forward_works = False
+            return
+        self._apart = [
+            layer.treats_samples_apart(a, jittered(a, rng))
+            for layer, a in zip(self.layers, self.inputs, strict=False)
         ]
         outputs = self.inputs[-1]
-        self.value = float(self._losses(len(self.stills), outputs[None])[0])
-        self.noise = ROUNDING * EPSILON * (abs(self.value) + float(np.abs(outputs).max()))
+        self.value = float(self.losses(len(self.layers), outputs[None])[0])
+        if not np.isfinite(self.value):
+            self.forward_works = False
+            return
+        self.noise = self._noise()
+        if self.defect is None and not np.isclose(
+            self.reported, self.value, rtol=1e-9, atol=self.noise, equal_nan=True
+        ):
+            self.defect = (
+                f"the step reports a loss of {self.reported:.9g}, but that of the network's "
+                f"outputs is {self.value:.9g}"
+            )
 
-    def restore(self) -> None:
-        """Leave random numbers and statistics as they were found."""
-        for still in self.stills:
-            still.restore()
+    def reset(self) -> None:
+        """Put random numbers and statistics back to where they were."""
+        for layer in self.layers:
+            layer.reset()
 
     def _backpropagate(self) -> dict[str, Array]:
-        """Return the network's own gradients by name, after it has seen another batch."""
-        network, x = self.network, self.inputs[0]
+        """Return the gradients that the training step computes, by name."""
+        network, x, batch = self.network, self.inputs[0], len(self.labels)
+        samples = Samples(
+            np.concatenate([x, jittered(x[::-1], self.rng)]) * 255,
+            np.concatenate([self.labels, np.roll(self.labels, 1)]),
+        )
+        step = Step(network, self.loss, SGD(), Gatherer(samples, dtype=np.float64), seed=SEED)
         views = dict(network.named_gradients())
         weights = network.parameters.copy()
         network.gradients[...] = 0
-        network.parameters[...] = shaken(weights, self.rng)
+        network.parameters[...] = jittered(weights, self.rng)
         try:
-            self._forward_and_back(shaken(x[::-1], self.rng), np.roll(self.labels, 1))
+            self.reset()
+            step.backpropagate(np.arange(batch, 2 * batch), 1)
             network.parameters[...] = weights
-            self._forward_and_back(x, self.labels)
-        except Exception as error:  # a finding, as in Alone.backward
-            self.complaint = f"the way back stops with {type(error).__name__}: {error}"
+            self.reset()
+            self.reported = step.backpropagate(np.arange(batch), 1)
+        except Exception as error:  # a finding, as in LayerUnderTest.backward
+            self.defect = said("the step", error)
             network.gradients[...] = np.nan
         finally:
             network.parameters[...] = weights
         return {name: view.copy() for name, view in views.items()}
 
-    def _forward_and_back(self, x: Array, labels: Array) -> None:
-        self.restore()
-        self.loss.forward(self.network.forward(x, training=True), labels)
-        self.network.backward(self.loss.backward())
+    def _noise(self) -> float:
+        """Return a bound of the rounding error of the loss."""
+        change = 0.0
+        for _ in range(DISTURBANCES):
+            y = self.inputs[0]
+            for layer in self.layers:
+                y = layer.forward(disturbed(y, self.rng)).copy()
+            loss = self.loss.forward(disturbed(y, self.rng), self.labels)
+            change = max(change, abs(loss - self.value))
+        scale = abs(self.value) + float(np.abs(self.inputs[-1]).max())
+        return ROUNDING * EPSILON * scale + AMPLIFIED * change
 
-    def alone(self, index: int) -> tuple[str, Alone]:
-        """Return a layer's name and the check of it alone."""
+    def layer(self, index: int) -> LayerUnderTest:
+        """Return the layer at `index`, to be checked by itself on the inputs it meets."""
         # A layer may have put gradients elsewhere, in arrays of its own.
         self.network.bind(self.network.parameters, self.network.gradients)
-        alone = Alone(self.network.layers[index], self.inputs[index], self.rng)
-        return self.network.layer_name(index), alone
+        layer, units = self.network.layers[index], self.network.widths[index + 1]
+        return LayerUnderTest(layer, self.inputs[index], units, self.rng)
 
-    def parameters(self) -> Iterator[tuple[str, int, Array, Dependence]]:
-        """Yield each parameter's name, layer, gradient, and how it moves the layer's output."""
-        named = iter(self._gradients.items())
-        for index, still in enumerate(self.stills):
-            forward = partial(still.forward, self.inputs[index])
-            for attribute in still.layer.gradients:
+    def parameters(self) -> Iterator[ParameterUnderTest]:
+        """Yield each parameter with its gradient; none if forward doesn't work."""
+        if not self.forward_works:
+            return
+        named = iter(self.gradients.items())
+        for index, layer in enumerate(self.layers):
+            forward = partial(layer.forward, self.inputs[index])
+            for attribute in layer.layer.gradients:
                 name, gradient = next(named)
-                array = getattr(still.layer, attribute)
-                yield name, index, gradient, Dependence(forward, array, self.rng, samples=False)
+                array = getattr(layer.layer, attribute)
+                perturbation = Perturbation(forward, array, self.rng, samples=False)
+                yield ParameterUnderTest(self, index, name, gradient, perturbation)
+
+    def losses(self, index: int, copies: Array) -> Array:
+        """Return the loss of each of `copies` (n, batch, inputs) of the input of layer `index`."""
+        n, batch, _ = copies.shape
+        for layer, apart in zip(self.layers[index:], self._apart[index:], strict=True):
+            if apart:
+                copies = layer.forward(copies.reshape(n * batch, -1)).reshape(n, batch, -1)
+            else:
+                copies = np.stack([layer.forward(copy).copy() for copy in copies])
+        return np.array([self.loss.forward(outputs, self.labels) for outputs in copies])
+
+
+@dataclass(frozen=True)
+class ParameterUnderTest:
+    """A parameter array of a network: its gradient, and how the loss depends on it."""
+
+    network: NetworkUnderTest
+    index: int  # of the layer
+    name: str
+    gradient: Array
+    perturbation: Perturbation
+
+    def compare(
+        self,
+        places: Array,
+        h: float,
+        tolerance: float,
+        progress: Callable[[int], None] = lambda checked: None,
+    ) -> Comparison:
+        """Compare the gradient's entries at `places` with the slopes of the loss."""
+        analytic = self.gradient.reshape(-1)[places]
+        noise = np.full(len(places), self.network.noise)
+        judged = judge(analytic, self.slopes(places, progress), noise, h, tolerance)
+        return Comparison(self.name, self.gradient, places, analytic, *judged)
 
     def slopes(
-        self,
-        index: int,
-        dependence: Dependence,
-        places: Array,
-        progress: Callable[[int], None] = lambda checked: None,
+        self, places: Array, progress: Callable[[int], None] = lambda checked: None
     ) -> Slopes:
-        """Return the slopes of the loss in the entries at `places` of a parameter of a layer."""
-        numbers = max(self.network.widths[index + 1 :]) * len(self.labels)  # of a copy, at most
+        """Return the slopes of the loss in the entries at `places`."""
+        tested, above = self.network, self.index + 1
+        numbers = max(tested.network.widths[above:]) * len(tested.labels)  # of a copy, at most
         size = max(1, CHUNK // numbers)
 
         def slopes(entries: Array, step: float) -> tuple[Array, Array]:
@@ -108,21 +201,11 @@ class Whole:
             for start in range(0, len(entries), size):
                 some = slice(start, start + size)
                 these = places[entries[some]]
-                above = self._losses(index + 1, dependence.outputs(these, step))
-                below = self._losses(index + 1, dependence.outputs(these, -step))
-                right[some] = (above - self.value) / step
-                left[some] = (self.value - below) / step
+                up = tested.losses(above, self.perturbation.outputs(these, step))
+                down = tested.losses(above, self.perturbation.outputs(these, -step))
+                right[some] = (up - tested.value) / step
+                left[some] = (tested.value - down) / step
                 progress(len(these))
             return right, left
 
         return slopes
-
-    def _losses(self, index: int, copies: Array) -> Array:
-        """Return the loss of each of `copies` (n, batch, inputs) of the input of layer `index`."""
-        n, batch, _ = copies.shape
-        for still, together in zip(self.stills[index:], self._together[index:], strict=True):
-            if together:
-                copies = still.forward(copies.reshape(n * batch, -1)).reshape(n, batch, -1)
-            else:
-                copies = np.stack([still.forward(copy).copy() for copy in copies])
-        return np.array([self.loss.forward(outputs, self.labels) for outputs in copies])
