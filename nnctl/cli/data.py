@@ -59,8 +59,8 @@ def command() -> None:
 def fetch(name: str, source: Source) -> None:
     """Download what is missing of a data set; default mnist.
 
-    Files are checked against their known size and SHA-256. A damaged one is kept aside as
-    NAME.bad.
+    Files are checked against their known size and SHA-256, gzipped or not. A damaged one is kept
+    aside as NAME.bad once a good one has come.
     """
     from nnctl import datasets
     from nnctl.display.data import print_fetched

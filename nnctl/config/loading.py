@@ -35,7 +35,14 @@ from nnctl.config.yaml_tree import (
 from nnctl.datasets.augmentation import Augmentation
 from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.errors import ConfigError, UsageError, printable
-from nnctl.files import bundled, has_separator, is_folder, status_of, told, write_atomically
+from nnctl.files import (
+    as_system_failure,
+    bundled,
+    has_separator,
+    is_folder,
+    status_of,
+    write_atomically,
+)
 
 STANDARD_INPUT = "-"
 SUFFIX = ".yaml"
@@ -185,7 +192,7 @@ class BundledConfig:
         """
         path = destination / self.path.name if is_folder(destination) else destination
         data = self.path.read_bytes()
-        with told("writing", path):
+        with as_system_failure("writing", path):
             try:
                 path.open("xb").close()  # the name is ours from here on
             except FileExistsError:
@@ -223,13 +230,13 @@ def _read(config: str) -> tuple[SourceText, str]:
     if config == STANDARD_INPUT:
         if sys.stdin is None:
             raise ConfigError("--config -: standard input is closed")
-        with told("reading", Path("<stdin>")):
+        with as_system_failure("reading", Path("<stdin>")):
             return decode(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", Path()), "stdin"
     path, folder = Path(config), Path(config).parent
     status = None if has_separator(config) else status_of(path)
     if not has_separator(config) and (status is None or stat.S_ISDIR(status.st_mode)):
         path, folder = bundled_config(config).path, Path()
-    with told("reading", path):
+    with as_system_failure("reading", path):
         try:
             with open(path, "rb") as file:
                 data = file.read(MAX_BYTES + 1)

@@ -22,7 +22,7 @@ from nnctl.datasets.catalogue import (
 )
 from nnctl.datasets.likeness import is_mnist_like
 from nnctl.datasets.packing import FileStatus
-from nnctl.datasets.source import SILENT, Limits, Progress, Source
+from nnctl.datasets.source import SILENT, FetchProgress, Limits, Source
 from nnctl.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ __all__ = [
     "CATALOGUE",
     "DataSet",
     "Description",
+    "FetchProgress",
     "FileStatus",
     "Limits",
-    "Progress",
     "Samples",
     "Source",
     "contents",
@@ -118,7 +118,7 @@ def load(
     name: str,
     source: Source,
     *,
-    progress: Progress = SILENT,
+    progress: FetchProgress = SILENT,
     classes: int | None = None,
     parts: Collection[str] = PARTS,
 ) -> DataSet:
@@ -169,7 +169,7 @@ class File(NamedTuple):
     sha256: str
 
 
-def read(name: str, base: str, source: Source, progress: Progress = SILENT) -> File:
+def read(name: str, base: str, source: Source, progress: FetchProgress = SILENT) -> File:
     """Return one file of data set `name`; `base` is its name without .gz.
 
     A known set's file is fetched if it isn't here.
@@ -207,7 +207,7 @@ def verify(name: str, source: Source) -> tuple[FileStatus, ...]:
     return folder.check_all(found)
 
 
-def fetch(name: str, source: Source, progress: Progress = SILENT) -> tuple[FileStatus, ...]:
+def fetch(name: str, source: Source, progress: FetchProgress = SILENT) -> tuple[FileStatus, ...]:
     """Make the known data set `name` complete; return the files that weren't, as found."""
     found = find(name)
     if not isinstance(found, KnownSet):

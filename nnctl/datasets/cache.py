@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 from nnctl.datasets import idx, unpacked
 from nnctl.datasets.catalogue import FILES, KnownSet, Pin
 from nnctl.datasets.packing import FileStatus, names, near_misses
-from nnctl.datasets.source import SILENT, Progress, Source
+from nnctl.datasets.source import SILENT, FetchProgress, Source
 from nnctl.errors import DataError, printable
-from nnctl.files import bundled, locked, told, write_atomically
+from nnctl.files import as_system_failure, bundled, locked, write_atomically
 
 if TYPE_CHECKING:
     from nnctl.datasets.idx import Array
@@ -37,7 +37,7 @@ def check(path: Path, pin: Pin) -> tuple[FileStatus, bytes]:
     The content is the pinned .gz, or else what is in it.
     """
     largest = pin.unpacked_size + pin.unpacked_size // 1000 + 4096  # gzip's worst
-    with told("reading", path):
+    with as_system_failure("reading", path):
         try:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
@@ -83,7 +83,7 @@ def check_all(known: KnownSet, source: Source) -> tuple[FileStatus, ...]:
 
 
 def read(
-    known: KnownSet, base: str, source: Source, progress: Progress = SILENT
+    known: KnownSet, base: str, source: Source, progress: FetchProgress = SILENT
 ) -> tuple[Array, Path]:
     """Return the values of file `base` and its path; fetch all that is missing if it isn't ready.
 
@@ -112,7 +112,9 @@ def _values(known: KnownSet, base: str, path: Path, data: bytes, source: Source)
     return unpacked.read(data, dimensions, path, kept)
 
 
-def fetch(known: KnownSet, source: Source, progress: Progress = SILENT) -> tuple[FileStatus, ...]:
+def fetch(
+    known: KnownSet, source: Source, progress: FetchProgress = SILENT
+) -> tuple[FileStatus, ...]:
     """Make all files of `known` ready and return those that weren't, as they were found.
 
     A damaged file is kept aside as NAME.bad as soon as a good one has come in its place. Raises
@@ -132,7 +134,7 @@ def fetch(known: KnownSet, source: Source, progress: Progress = SILENT) -> tuple
             f"Run once without it, or put these files into {printable(folder.absolute())} by "
             "hand, gzipped or not"
         )
-    with told("creating", folder):
+    with as_system_failure("creating", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, source.limits.lock_wait):
         broken = _broken(known, source)
@@ -175,7 +177,7 @@ def _places(known: KnownSet, name: str, source: Source) -> Iterator[Path]:
 
 
 def _download(
-    known: KnownSet, broken: Mapping[str, list[FileStatus]], source: Source, progress: Progress
+    known: KnownSet, broken: Mapping[str, list[FileStatus]], source: Source, progress: FetchProgress
 ) -> None:
     from nnctl.datasets.download import MirrorsError, download
 
@@ -198,13 +200,13 @@ def _download(
 
 
 @contextmanager
-def _set_aside(statuses: list[FileStatus], progress: Progress) -> Iterator[None]:
+def _set_aside(statuses: list[FileStatus], progress: FetchProgress) -> Iterator[None]:
     """Rename files that must not be used to NAME.bad, unless their successor can't be written."""
     renamed: list[tuple[Path, Path]] = []
     try:
         for status in statuses:
             kept = status.path.with_name(f"{status.path.name}.bad")
-            with told("renaming", status.path), suppress(FileNotFoundError):
+            with as_system_failure("renaming", status.path), suppress(FileNotFoundError):
                 os.replace(status.path, kept)
                 renamed.append((status.path, kept))
         yield

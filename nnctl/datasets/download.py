@@ -22,7 +22,7 @@ import requests
 
 from nnctl import __version__
 from nnctl.datasets.catalogue import Pin
-from nnctl.datasets.source import Limits, Progress
+from nnctl.datasets.source import FetchProgress, Limits
 from nnctl.errors import printable
 
 _CHUNK = 2**16
@@ -42,7 +42,7 @@ class _BrokenError(_MirrorError):
 
 
 def download(
-    pins: Mapping[str, Pin], mirrors: Sequence[str], limits: Limits, progress: Progress
+    pins: Mapping[str, Pin], mirrors: Sequence[str], limits: Limits, progress: FetchProgress
 ) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each pinned file, size and hash checked.
 
@@ -67,7 +67,7 @@ def download(
             raise MirrorsError("\n".join(reasons))
 
 
-def _from_mirror(url: str, name: str, pin: Pin, limits: Limits, progress: Progress) -> bytes:
+def _from_mirror(url: str, name: str, pin: Pin, limits: Limits, progress: FetchProgress) -> bytes:
     """Return the file at `url`, going on after a broken connection as long as that helps."""
     body = bytearray()
     progress.transfer(name, 0, pin.size)

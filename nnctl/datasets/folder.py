@@ -19,7 +19,7 @@ from nnctl.datasets import idx
 from nnctl.datasets.catalogue import FILES, PAIRS
 from nnctl.datasets.packing import FileStatus, names, near_misses
 from nnctl.errors import DataError, printable
-from nnctl.files import is_file, is_folder, told
+from nnctl.files import as_system_failure, is_file, is_folder
 
 if TYPE_CHECKING:
     from nnctl.datasets.idx import Array
@@ -33,7 +33,7 @@ def read(folder: Path, base: str) -> tuple[Array, Path, str]:
     `base` is its name without .gz.
     """
     path, dimensions = _find(folder, base), FILES[base]
-    with told("reading", path), open(path, "rb") as stream:
+    with as_system_failure("reading", path), open(path, "rb") as stream:
         size, packed = os.fstat(stream.fileno()).st_size, idx.is_gzip(stream.read(2))
         stream.seek(0)
         if size > LARGEST_COPIED and not packed:
@@ -53,7 +53,7 @@ def read_shapes(folder: Path, parts: Collection[str] = tuple(PAIRS)) -> dict[str
     shapes = {}
     for base in (base for part in parts for base in PAIRS[part]):
         path = _find(folder, base)
-        with told("reading", path):
+        with as_system_failure("reading", path):
             shapes[base] = idx.read_shape(path, FILES[base])
     check_shapes(folder, shapes)
     return shapes
@@ -104,9 +104,8 @@ def _find(folder: Path, base: str) -> Path:
     for name in reversed(names(base)):  # the one that needs no unpacking first
         if is_file(folder / name):
             return folder / name
-    problem = "there is no such folder"
+    problem, advice = "there is no such folder", ""
     if is_folder(folder):
-        problem = "missing, with .gz and without" + near_misses(folder, base)
-    raise DataError(
-        f"{printable(folder / base)}: {problem}; a data set's folder holds {', '.join(FILES)}"
-    )
+        problem, advice = "missing, with .gz and without", near_misses(folder, base)
+    advice = advice or f"; a data set's folder holds {', '.join(FILES)}"
+    raise DataError(f"{printable(folder / base)}: {problem}{advice}")

@@ -1,4 +1,4 @@
-"""What can be told of a data set on this machine without fetching it."""
+"""What can be said of a data set on this machine without fetching it."""
 
 from __future__ import annotations
 

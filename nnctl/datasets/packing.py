@@ -15,6 +15,7 @@ from nnctl.files import TEMPORARY
 
 # What makes another name likely to mean one of ours: its part, and what is in it.
 _PARTS = {"train": r"train", "t10k": r"t10k|test"}
+_ARCHIVES = (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz")
 
 
 @dataclass(frozen=True)
@@ -52,4 +53,5 @@ def near_misses(folder: Path, base: str) -> str:
     if not found:
         return ""
     listed = " or ".join(map(printable, found[:3]))
-    return f"; is {listed} meant? Unpack it if it is no gzip, and rename it to {base}"
+    packed = any(name.lower().endswith(_ARCHIVES) for name in found[:3])
+    return f"; is {listed} meant? {'Unpack' if packed else 'Rename'} it to {base}"

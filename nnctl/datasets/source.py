@@ -1,4 +1,4 @@
-"""Where data may come from and how long it may take; who is told meanwhile."""
+"""Where data may come from and how long it may take; who hears of it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Source:
         return cache
 
 
-class Progress:
-    """Is told what happens while data are fetched; this one tells nobody."""
+class FetchProgress:
+    """Hears what happens while data are fetched; this one says nothing."""
 
     def warn(self, message: str) -> None:
         """Something went wrong that could be helped: a damaged file, a mirror that failed."""
@@ -66,4 +66,4 @@ class Progress:
         """`received` of the `total` bytes of file `name` are here; begins with 0."""
 
 
-SILENT = Progress()
+SILENT = FetchProgress()

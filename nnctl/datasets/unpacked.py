@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from nnctl.datasets import idx
 from nnctl.errors import DataError, SystemFailure
-from nnctl.files import told, write_atomically
+from nnctl.files import as_system_failure, write_atomically
 
 if TYPE_CHECKING:
     from nnctl.datasets.idx import Array
@@ -43,7 +43,7 @@ def read(packed: bytes, dimensions: tuple[str, ...], path: Path, kept: Path) -> 
 
 def _keep(path: Path, data: bytearray) -> None:
     """Write the file at `path`, unless somebody has made the folder of all data sets read-only."""
-    with told("creating", path.parent):
+    with as_system_failure("creating", path.parent):
         if path.parents[2].stat().st_mode & stat.S_IWUSR:  # root could write all the same
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, [memoryview(data)])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from nnctl.datasets import Progress
+from nnctl.datasets import FetchProgress
 from nnctl.display.output import can_redraw
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ NARROW = 66  # columns; below, a bar leaves no room for what is said beside it
 
 
 @contextmanager
-def download_progress(*, quiet: bool = False) -> Iterator[Progress]:
+def download_progress(*, quiet: bool = False) -> Iterator[FetchProgress]:
     """Yield a listener that tells on standard error of warnings and, unless `quiet`, transfers."""
     with ExitStack() as stack:
         yield _Silent() if quiet else _Bar(stack) if can_redraw(sys.stderr) else _Lines()
 
 
-class _Silent(Progress):
+class _Silent(FetchProgress):
     """Tells the warnings alone."""
 
     def warn(self, message: str) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from nnctl.cli.group import run
+from nnctl.datasets import CATALOGUE
+
+if TYPE_CHECKING:
+    from tests.conftest import Server
 
 Files = dict[str, bytes]
 Capture = pytest.CaptureFixture[str]
@@ -47,6 +52,15 @@ def test_more_images_than_there_are_leave_no_run(config: str, capsys: Capture) -
     errors = capsys.readouterr().err
     assert "--set data.validation: data.validation: 300 images are to be held out, but" in errors
     assert not Path("runs").exists()
+
+
+def test_more_images_than_there_are_are_refused_before_anything_is_fetched(
+    config: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOGUE, "tiny", server.tiny("good"))
+    sets = ["--set", "data.dataset=tiny", "--set", "data.validation=300"]
+    assert run(["train", "-c", config, *sets]) == 2
+    assert server.asked == []
 
 
 @pytest.mark.parametrize("options", [[], ["--check"], ["--json"], ["-q"]])

@@ -210,6 +210,8 @@ def test_layers_are_numbered_anew_after_each_change(load: Load) -> None:
     assert [layer.options["units"] for layer in settings.network] == [31, 11]
     with pytest.raises(ConfigError, match=r"^a\.yaml:4:21: the network has 10 outputs"):
         check_shapes(load(TEXT, ("network.0+", "tanh")), 784, 9)
+    with pytest.raises(ConfigError, match=r"^a\.yaml:4:21: the network has 10 outputs"):
+        check_shapes(load(TEXT, ("network-", "1")), 784, 9)
 
 
 def test_layers_are_added_where_there_are_none(load: Load) -> None:

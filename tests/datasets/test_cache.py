@@ -15,7 +15,7 @@ import pytest
 
 from nnctl.datasets import cache, idx
 from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
-from nnctl.datasets.source import Limits, Progress, Source
+from nnctl.datasets.source import FetchProgress, Limits, Source
 from nnctl.errors import DataError, SystemFailure, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ IMPATIENT = Limits(window=0.8, minimum_rate=1000)
 FIRST = f"{TRAIN_IMAGES}.gz"
 
 
-class Recorder(Progress):
+class Recorder(FetchProgress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.transfers: list[tuple[str, int, int]] = []

@@ -151,6 +151,7 @@ def test_loose_files_of_another_set_are_left_alone(
     with pytest.raises(DataError) as caught:
         load("tiny", Source(data_dir, offline=True))
     assert f"{data_dir / TRAIN_IMAGES}: 5 bytes, not " in str(caught.value)
+    assert "meant?" not in str(caught.value)
     monkeypatch.setitem(CATALOGUE, "tiny", server.tiny("good"))
     assert contents(load("tiny", Source(data_dir))) == raw_files
     assert {name: (data_dir / name).read_bytes() for name in others} == others
@@ -207,7 +208,8 @@ def test_near_miss_is_named(data_dir: Path, raw_files: Files, name: str, where: 
     with pytest.raises(DataError) as caught:
         load(data_set, Source(data_dir, offline=True))
     (line,) = [line for line in str(caught.value).splitlines() if f"is {name} meant?" in line]
-    assert f"rename it to {TRAIN_IMAGES}" in line
+    verb = "Unpack" if name.endswith(".zip") else "Rename"
+    assert f"{verb} it to {TRAIN_IMAGES}" in line
     (missing,) = [s for s in verify(data_set, Source(data_dir)) if s.state == "missing"]
     assert f"is {name} meant?" in missing.problem
 
