@@ -18,6 +18,9 @@ from nnctl.errors import CheckFailed, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
+    from nnctl.training.mistakes import Mistake
+
+MISTAKES = 16  # that a page shows
 
 
 @click.command(
@@ -31,9 +34,9 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["onnx", "python"]),
+    type=click.Choice(["onnx", "python", "html"]),
     required=True,
-    help="onnx: for other frameworks; python: one file that needs NumPy alone.",
+    help="onnx: for other programs; python: a file that needs NumPy alone; html: a drawing board.",
 )
 @click.option(
     "--output",
@@ -66,14 +69,20 @@ def command(
     RUN is a run's path, its name under --runs-dir, `latest`, or a checkpoint file. The same
     weights give the same bytes.
 
-    --check needs onnxruntime for onnx, and exits with 3 if a prediction differs beyond the noise
-    of float32.
+    The page of html needs no server and makes no request: draw with mouse, finger or keys, and see
+    the image that the network gets, its hidden units and what it reads. It also shows mistakes on
+    the test set, which is read for that.
+
+    --check needs onnxruntime for onnx and Chromium for html, and exits with 3 if a prediction
+    differs beyond rounding.
 
     --json: run_dir, checkpoint, format, output, bytes, sha256, parameters, check (samples,
     different, max_difference, passed; null without --check).
     """
     import hashlib
     from dataclasses import asdict
+
+    import numpy as np
 
     from nnctl.cli.loading import find_checkpoint, open_data
     from nnctl.config import build
@@ -83,10 +92,13 @@ def command(
     from nnctl.export.model import Model
     from nnctl.files import as_text
     from nnctl.nn.losses import LOSSES
+    from nnctl.training.evaluation import evaluate
+    from nnctl.training.mistakes import confident_mistakes
 
     if as_json and output == Path("-"):
         raise UsageError("--json and --output - both want standard output")
-    checkpoint, folder, which = find_checkpoint(run, runs_dir, for_data=checked)
+    for_data = checked or FORMATS[kind].shows_mistakes
+    checkpoint, folder, which = find_checkpoint(run, runs_dir, for_data=for_data)
     settings = checkpoint.settings
     model = Model(
         network=checkpoint.network(),
@@ -95,11 +107,17 @@ def command(
         class_names=checkpoint.class_names,
         mnist_like=checkpoint.mnist_like,
     )
-    data = FORMATS[kind].make(model)
-    result = None
-    if checked:
+    mistakes: list[Mistake] = []
+    if for_data:
         loaded = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json)
-        result = check(data, kind, model, loaded.test)
+    if FORMATS[kind].shows_mistakes:
+        everything = np.arange(len(loaded.test.labels))
+        measured = evaluate(model.network, model.loss, loaded.test, everything)
+        mistakes = confident_mistakes(
+            model.network, model.loss, loaded.test, everything, measured, MISTAKES
+        )
+    data = FORMATS[kind].make(model, mistakes)
+    result = check(data, kind, model, loaded.test) if checked else None
     write_result(output, data)
     report = {
         "run_dir": as_text(folder.path) if folder else None,

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": "Train a network from a config.",
     "evaluate": "Measure a trained network: loss, accuracy, mistakes.",
     "predict": "Read your own pictures of digits with a trained network.",
-    "export": "Write a trained network as ONNX, or as one Python file.",
+    "export": "Write a trained network as ONNX, Python file or web page.",
     "gradcheck": "Compare backpropagation with numerical gradients.",
     "graph": "Draw the computational graph and the gradients of an expression.",
     "trace": "Follow one mini-batch through the network, forward and back.",

@@ -24,8 +24,11 @@ FINE = 80  # of the same side where strokes are measured, thickened and thinned
 # Stroke widths in pixels of the 28 x 28 image: what `stroke_width` finds in MNIST's test digits
 # blown up is 1.4 to 4.8 in all but two of a thousand.
 THINNEST, USUAL, THICKEST = 1.4, 2.4, 4.8
+HALF = 0.5 + 1e-9  # a place is rounded; ties, as of a symmetric digit, are no matter of luck
+# Thresholds that no difference of two whole grey levels meets exactly, for the same reason.
 SPECK = 0.06  # of the mass of the largest piece of ink; what is smaller is dropped
-BLANK = 24  # grey levels; what stands out less is no ink
+BLANK = 23.5  # grey levels; what stands out less is no ink
+FAINT = 0.143  # of full ink; what is fainter is none
 
 
 class Box(NamedTuple):
@@ -143,7 +146,7 @@ def find_page(grey: Array) -> tuple[Array, float]:
         # A little ridge keeps the solution where the grid is too small to tell.
         page = np.linalg.solve(x.T @ x + np.diag([0, 1, 1, 1, 1, 1]) * 1e-6 * len(x), x.T @ g[near])
         noise = 1.5 * middle(abs(g[near] - x @ page))
-        near = abs(g - terms @ page) <= max(4 * noise, 8.0)
+        near = abs(g - terms @ page) <= max(4 * noise, 8.5)
     return page, noise
 
 
@@ -184,7 +187,7 @@ def is_darker(grey: Array, page: Array, noise: float) -> bool:
 def find_ink(grey: Array, page: Array, noise: float, inverted: bool) -> Array:
     """Return how much ink each pixel has, 0..1: its contrast with the page over the ink's own.
 
-    Less than a seventh, or what noise can be, is none.
+    What is faint, or can be noise, is none.
     """
     contrast = surface(page, *grey.shape)
     contrast -= grey
@@ -194,7 +197,7 @@ def find_ink(grey: Array, page: Array, noise: float, inverted: bool) -> Array:
     if not len(strong):
         return np.zeros_like(contrast)
     level = quantile(strong, 0.75)
-    contrast[contrast < max(4 * noise, level / 7)] = 0
+    contrast[contrast < max(4 * noise, FAINT * level)] = 0
     contrast /= level
     return np.minimum(contrast, 1, out=contrast)
 
@@ -389,8 +392,8 @@ def centred(small: Array) -> Array:
     """
     rows, columns = small.shape
     mass = small.sum()
-    top = SIDE // 2 - int(small.sum(axis=1) @ np.arange(rows) / mass + 0.5)
-    left = SIDE // 2 - int(small.sum(axis=0) @ np.arange(columns) / mass + 0.5)
+    top = SIDE // 2 - int(small.sum(axis=1) @ np.arange(rows) / mass + HALF)
+    left = SIDE // 2 - int(small.sum(axis=0) @ np.arange(columns) / mass + HALF)
     image = np.zeros((SIDE + 2 * INK, SIDE + 2 * INK))
     image[INK + top : INK + top + rows, INK + left : INK + left + columns] = small
     image = image[INK:-INK, INK:-INK]
