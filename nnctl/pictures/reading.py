@@ -56,6 +56,8 @@ def read_file(name: str) -> Picture:
 
     """
     try:
+        if name == "-" and sys.stdin is None:
+            raise DataError("standard input is closed")
         if name == "-":
             return read(_buffered(sys.stdin.buffer))
         with open(name, "rb") as file:
@@ -112,28 +114,35 @@ def _read(image: Image.Image) -> Picture:
     image.load()
     factor = max(1, math.ceil(max(image.size) / LARGEST))
     shrunk = factor * max(1, round(max(columns, rows) / max(image.size)))
-    upright = ImageOps.exif_transpose(image)
-    if upright.size[0] != image.size[0]:
+    stored = image.size
+    ImageOps.exif_transpose(image, in_place=True)  # a copy, where it is not needed, takes memory
+    if image.size != stored:
         rows, columns = columns, rows
-    return Picture(_grey(upright, factor), rows, columns, shrunk)
+    return Picture(_grey(image, factor), rows, columns, shrunk)
 
 
 def _grey(image: Image.Image, factor: int) -> Array:
-    """Return the image in grey, `factor` times smaller."""
-    mode = image.mode
-    if mode == "LAB":
-        image = image.getchannel("L")
-    elif mode[0] in "IF":
-        return _bytes(np.asarray(_shrunk(image.convert("F"), factor)))
-    elif "A" in mode or "a" in mode or "transparency" in image.info:
-        return _on_a_page(_shrunk(image.convert("RGBA"), factor))
-    elif mode not in ("L", "1"):
+    """Return the image in grey, `factor` times smaller.
+
+    What can be shrunk as it is comes first, for the copies that follow take memory.
+    """
+    if "transparency" in image.info or image.mode == "PA":
+        image = image.convert("RGBA")
+    elif image.mode[0] in "IF":
+        image = image.convert("F")
+    elif image.mode == "P":
         image = image.convert("RGB")
-    return np.asarray(_shrunk(image.convert("L"), factor))
-
-
-def _shrunk(image: Image.Image, factor: int) -> Image.Image:
-    return image.reduce(factor) if factor > 1 else image
+    elif image.mode == "1":
+        image = image.convert("L")
+    if factor > 1:
+        image = image.reduce(factor)
+    if image.mode == "F":
+        return _bytes(np.asarray(image))
+    if "A" in image.mode.upper().replace("LAB", ""):
+        return _on_a_page(image.convert("RGBA"))
+    if image.mode == "LAB":
+        return np.asarray(image.getchannel("L"))
+    return np.asarray(image if image.mode == "L" else image.convert("RGB").convert("L"))
 
 
 def _bytes(values: Array) -> Array:
