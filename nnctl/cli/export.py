@@ -109,7 +109,9 @@ def command(
     )
     mistakes: list[Mistake] = []
     if for_data:
-        loaded = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json)
+        loaded = open_data(
+            settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=("test",)
+        )
     if FORMATS[kind].shows_mistakes:
         everything = np.arange(len(loaded.test.labels))
         measured = evaluate(model.network, model.loss, loaded.test, everything)
@@ -120,7 +122,7 @@ def command(
     result = check(data, kind, model, loaded.test) if checked else None
     write_result(output, data)
     report = {
-        "run_dir": as_text(folder.path) if folder else None,
+        "run_dir": as_text(folder) if folder else None,
         "checkpoint": as_text(which),
         "format": kind,
         "output": as_text(output),
