@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset",
     metavar="NAME|PATH",
-    help="Measure on this data set instead of the one that was trained on.",
+    help="Measure on this data set, or on a folder of your own pictures.",
 )
 @click.option(
     "--batch-size",
@@ -83,6 +83,9 @@ def command(
 
     RUN is a run's path, its name under --runs-dir, or `latest`. A checkpoint file needs no run
     around it.
+
+    --dataset also takes a folder with one subfolder of pictures a class, as in ./digits/7/me.jpg:
+    they are prepared as `nnctl predict` does.
     """
     from dataclasses import asdict
 
@@ -92,9 +95,11 @@ def command(
     from nnctl.config import build
     from nnctl.datasets import contents
     from nnctl.display.output import print_json, warn
-    from nnctl.files import as_text, write_atomically
+    from nnctl.files import as_text, has_separator, write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
+    from nnctl.pictures.folder import holds_pictures, load_pictures
+    from nnctl.pictures.reading import check_installed
     from nnctl.training.engine import split_data
     from nnctl.training.evaluation import evaluate, predictions_csv
     from nnctl.training.threads import requested
@@ -104,7 +109,19 @@ def command(
     if part == "validation" and not settings.data.validation:
         raise UsageError("--split validation: this run held no validation images out")
     parts = ("test",) if part == "test" else ("train",)
-    data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=parts)
+    network, loss = checkpoint.network(), build(LOSSES, settings.loss)
+    own = dataset if dataset is not None and has_separator(dataset) else None
+    if part == "test" and own is not None and holds_pictures(Path(own)):
+        check_installed()
+        data = load_pictures(
+            own,
+            checkpoint.image_shape,
+            network.widths[-1],
+            checkpoint.class_names,
+            mnist_like=checkpoint.mnist_like,
+        )
+    else:
+        data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=parts)
     trained_on = contents(checkpoint.data_sha256)
     same = all(trained_on.get(name) == sha for name, sha in contents(data.sha256).items())
     if dataset is None and not same:
@@ -116,7 +133,6 @@ def command(
         samples, indices = data.test, np.arange(len(data.test.labels))
     else:
         samples, indices = data.train, getattr(split_data(settings, data), part)
-    network, loss = checkpoint.network(), build(LOSSES, settings.loss)
     threads = threads or requested()
     result = evaluate(network, loss, samples, indices, batch_size, threads)
     confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])

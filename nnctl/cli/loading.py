@@ -53,13 +53,13 @@ def open_data(
     name = settings.data.dataset
     description = datasets.describe(name, parts=parts)
     units = check_shapes(settings, description.inputs, description.classes)
-    if "train" in parts:
-        with_counts(settings, description.train_samples)
     if inputs not in (None, description.inputs):
         raise ConfigError(
             f"{printable(name)}: its images have {description.inputs:,} pixels, but the network "
             f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
         )
+    if "train" in parts:
+        with_counts(settings, description.train_samples)
     with download_progress(quiet=quiet) as progress:
         return datasets.load(name, source, progress=progress, classes=units, parts=parts)
 

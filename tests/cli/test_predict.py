@@ -232,6 +232,27 @@ def test_checkpoint_of_a_folder_needs_no_folder(
     assert len(lines(capsys, file, "--run", str(path))) == 1
 
 
+def test_evaluate_measures_on_a_folder_of_own_pictures(
+    runs_dir: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    rights = 0
+    for index in range(0, 2000, 40):
+        image, label = digit(index)
+        (tmp_path / "digits" / str(label)).mkdir(parents=True, exist_ok=True)
+        file = save(tmp_path / "digits" / str(label) / f"{index}.png", on_paper(image))
+        rights += lines(capsys, file, "--run", "wide-001")[0]["prediction"] == label
+    evaluate = ["evaluate", "wide-001", "--dataset"]
+    assert run([*evaluate, "./digits", "--json", "--predictions", "p.csv"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["dataset"], report["samples"]) == ("./digits", 50)
+    assert report["accuracy"] == rights / 50 > 0.8
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 51
+    assert run([*evaluate, "./digits"]) == 0
+    assert run([*evaluate, "digits"]) == 2
+    (tmp_path / "digits" / "7" / "bad.png").write_bytes(b"no")
+    assert run([*evaluate, "./digits"]) == 4
+
+
 def test_missing_extra_is_named(
     runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
