@@ -15,7 +15,6 @@ from nnctl.errors import RunError, UsageError, printable
 from nnctl.files import as_text, exists
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import mcnemar
-from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 from nnctl.runs.folder import (
     Manifest,
     RunFolder,
@@ -26,6 +25,7 @@ from nnctl.runs.folder import (
     read_regular,
     read_summary,
 )
+from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 SIGNIFICANCE = 0.05  # a difference that chance makes less often than this is more than chance
 RESULTS = (
@@ -237,5 +237,7 @@ def _read_predictions(run: RunFolder) -> tuple[Array, Array]:
         pairs = np.array([(int(row[label]), int(row[prediction])) for row in rows], np.int64)
         labels, predictions = pairs.reshape(-1, 2).T
     except (ValueError, IndexError, OverflowError):
-        raise RunError(f"{printable(run.test_predictions)}: damaged, not a CSV of predictions") from None
+        raise RunError(
+            f"{printable(run.test_predictions)}: damaged, not a CSV of predictions"
+        ) from None
     return labels, predictions

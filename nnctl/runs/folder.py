@@ -23,7 +23,14 @@ import msgspec
 
 from nnctl.config import Settings, load_settings
 from nnctl.errors import ConfigError, RunError, printable, without_passwords
-from nnctl.files import as_system_failure, as_text, exists, has_separator, status_of, write_atomically
+from nnctl.files import (
+    as_system_failure,
+    as_text,
+    exists,
+    has_separator,
+    status_of,
+    write_atomically,
+)
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 LATEST = "latest"

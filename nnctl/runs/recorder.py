@@ -13,7 +13,7 @@ from typing import Any
 from nnctl.config import Settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
-from nnctl.files import as_text, as_system_failure, write_atomically
+from nnctl.files import as_system_failure, as_text, write_atomically
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, new_manifest, now, to_json
 from nnctl.runs.resume import Recorded, changes, go_on

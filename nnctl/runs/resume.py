@@ -13,7 +13,6 @@ from nnctl.datasets.catalogue import PAIRS
 from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
 from nnctl.files import as_system_failure, exists, has_separator, write_atomically
 from nnctl.runs.checkpoint import Checkpoint, load, versions
-from nnctl.training.events import RunFinished
 from nnctl.runs.folder import (
     Manifest,
     RunFolder,
@@ -25,6 +24,7 @@ from nnctl.runs.folder import (
     repair_metrics,
     to_json,
 )
+from nnctl.training.events import RunFinished
 from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import Snapshot, Trainer
 

@@ -14,10 +14,10 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
 from nnctl.files import exists
 from nnctl.runs.checkpoint import versions
-from nnctl.runs.lock import new_run
-from nnctl.runs.resume import check_same_data, recorded
 from nnctl.runs.folder import RunFolder
+from nnctl.runs.lock import new_run
 from nnctl.runs.recorder import train
+from nnctl.runs.resume import check_same_data, recorded
 from nnctl.training.events import RunStarted
 
 
@@ -96,9 +96,7 @@ def _train(
         else:
             stack.enter_context(new_run(folder, folder.parent, settings.name))
         step = steps_per_epoch = 0
-        events = train(
-            settings, data, run, threads=threads, before=before, stop=lambda: stop(step)
-        )
+        events = train(settings, data, run, threads=threads, before=before, stop=lambda: stop(step))
         for event in events:
             if isinstance(event, RunStarted):
                 steps_per_epoch = event.steps_per_epoch

@@ -337,11 +337,13 @@ def odd_paths(tmp_path: Path) -> list[Path]:
 
 def test_what_is_no_file_is_refused(odd_paths: list[Path]) -> None:
     for path in odd_paths:
-        with pytest.raises(RunError, match="there is no such checkpoint|it is not a file"):
+        with pytest.raises(RunError, match=r"there is no such checkpoint|it is not a file"):
             load(path)
 
 
-def test_what_is_known_of_the_images_is_kept(whole: Checkpoint, valid: bytes, tmp_path: Path) -> None:
+def test_what_is_known_of_the_images_is_kept(
+    whole: Checkpoint, valid: bytes, tmp_path: Path
+) -> None:
     named = replace(whole, class_names=("a", "b", "c", "d", "e"))
     for made in (whole, named):
         (tmp_path / "x").write_bytes(dump(made))

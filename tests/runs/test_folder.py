@@ -9,10 +9,11 @@ import pytest
 
 from nnctl.errors import RunError, SystemFailure, UsageError
 from nnctl.files import as_text
-from nnctl.runs import folder as runs, lock as claims
-from nnctl.training.events import EpochFinished
+from nnctl.runs import folder as runs
+from nnctl.runs import lock as claims
 from nnctl.runs.find import find_run
 from nnctl.runs.folder import RunFolder, read_json, read_metrics, read_regular
+from nnctl.training.events import EpochFinished
 
 ROW = EpochFinished(
     epoch=1,

@@ -16,10 +16,17 @@ from nnctl.errors import Diverged
 from nnctl.files import write_atomically
 from nnctl.runs import recorder
 from nnctl.runs.checkpoint import load
-from nnctl.runs.lock import new_run
-from nnctl.training.events import TIMINGS, EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from nnctl.runs.resume import recorded
 from nnctl.runs.folder import RunFolder, append_row
+from nnctl.runs.lock import new_run
+from nnctl.runs.resume import recorded
+from nnctl.training.events import (
+    TIMINGS,
+    EpochFinished,
+    Event,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
 
 Make = Callable[..., Settings]
 
@@ -193,7 +200,10 @@ def test_same_settings_leave_the_same_bytes_whatever_interrupts_them(
         if settings.data.validation:
             assert RunFolder(other).best.read_bytes() == RunFolder(one).best.read_bytes()
         assert rows(other) == rows(one)
-        assert RunFolder(other).test_predictions.read_bytes() == RunFolder(one).test_predictions.read_bytes()
+        assert (
+            RunFolder(other).test_predictions.read_bytes()
+            == RunFolder(one).test_predictions.read_bytes()
+        )
     if name == "early stopping":
         assert len(rows(one)) == 3
         assert json.loads(RunFolder(parted).summary.read_text())["status"] == "early_stopped"
@@ -218,7 +228,12 @@ def test_row_is_on_the_disk_before_the_checkpoints_and_the_best_before_the_last(
     still = {"kind": "sgd", "learning_rate": 1e-12}  # the first epoch stays the best
     train(tiny_settings(optimizer=still), tiny_data, tmp_path / "run")
     epochs = [name for name in written if name == "row" or name.endswith(".safetensors")]
-    assert epochs == ["row", "best.safetensors", "last.safetensors", *["row", "last.safetensors"] * 2]
+    assert epochs == [
+        "row",
+        "best.safetensors",
+        "last.safetensors",
+        *["row", "last.safetensors"] * 2,
+    ]
 
 
 def test_seeds_and_threads_do_matter(
