@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from nnctl.gradcheck.causes import ASKED_TOO_MUCH, agrees_by_default, describe, explain
 from nnctl.gradcheck.finite_differences import Comparison, Status
-from nnctl.gradcheck.layer import NOT_FINITE, LayerUnderTest, LossAsLayer
+from nnctl.gradcheck.layer import NOT_FINITE, NOT_SET_UP, LayerUnderTest, LossAsLayer
 from nnctl.gradcheck.nearby import largest_gradient, look_nearby
 from nnctl.gradcheck.network import NetworkUnderTest
 from nnctl.gradcheck.report import (
@@ -55,11 +55,6 @@ GROUPS = 256  # of entries perturbed together: at most so many an array, unless 
 
 UNDECIDED = (NOT_FINITE, ASKED_TOO_MUCH)  # causes that leave open whether a layer is wrong
 
-NOT_SET_UP = (
-    "the layer has not been set up: write @dataclass(eq=False) above its class, or call "
-    "super().__post_init__() in its __init__"
-)
-
 
 def check_layer(
     layer: Layer, x: npt.ArrayLike, *, h: float = H, tolerance: float = TOLERANCE, seed: int = 0
@@ -72,9 +67,13 @@ def check_layer(
         ValueError: `x` is not a table of numbers.
 
     """
-    x = np.asarray(x, np.float64)
+    wanted = "x must be a table of numbers, (batch, inputs)"
+    try:
+        x = np.asarray(x, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(wanted) from error
     if x.ndim != 2 or not x.size:
-        raise ValueError(f"x must be of shape (batch, inputs), not {x.shape}")
+        raise ValueError(f"{wanted}, not of shape {x.shape}")
     name = kind_of(LAYERS, layer)
     if not hasattr(layer, "gradients"):
         return LayerReport(name, [], "wrong", NOT_SET_UP)
@@ -130,7 +129,7 @@ def check(
                 shared, defect = check_shared(network, loss, tested.inputs[0], labels, rng)
                 for found, other in zip(comparisons, shared, strict=bool(shared)):
                     found.fail_where(other)
-        verdict, cause = _conclude(causes, defect, comparisons, excused, tolerance)
+        verdict, cause = conclude(causes, defect, comparisons, excused, tolerance)
     parameters = [parameter_check(found) for found in comparisons]
     return Report(
         verdict=verdict,
@@ -248,7 +247,7 @@ def _choose(gradient: Array, count: int | None, rng: np.random.Generator) -> Arr
     return np.sort(np.concatenate([live, chosen]))
 
 
-def _conclude(
+def conclude(
     causes: dict[str, str],
     defect: str | None,
     comparisons: list[Comparison],
@@ -308,8 +307,8 @@ def _unjudged(found: Comparison, unjudged: Array) -> str:
         )
     if rounding:
         reasons.append(
-            f"rounding errors of the loss hide {rounding:,} (try a larger --h, or smaller inputs "
-            "or weights)"
+            f"rounding errors of the loss hide {rounding:,} (try a larger --h or --tolerance, or "
+            "smaller inputs or weights)"
         )
     return (
         f"{found.name}: {unjudged.sum():,} of {len(unjudged):,} entries can't be judged: "

@@ -123,26 +123,30 @@ def judge(
     suspects = np.arange(n)
     kinked = np.ones(n, np.bool_)  # may it still be a kink?
     on_kink = np.zeros(n, np.bool_)  # do the slopes still differ as much as at the step before?
-    jump = np.full(n, np.inf)  # between the slopes, at the step before
+    jump = np.full(n, np.inf)  # between the slopes
+    error = np.zeros(n)  # of a slope, by rounding
     for step in (h, h / 10, h / 100):
         before = numerical.copy()
         suspects = look(suspects, step)
         if not len(suspects):
             break
-        gap, error = np.abs(analytic - numerical)[suspects], noise[suspects] / step
-        small = kinked[suspects] & (gap <= error)
-        status[suspects[small]] = Status.ROUNDING
-        now = np.abs(right - left)[suspects]
-        on_kink[suspects] = (now > JUMP_LASTS * jump[suspects]) & (now > JUMP_SHOWS * error)
-        kinked[suspects] = (gap <= NEAR_JUMP * now) | on_kink[suspects]
-        jump[suspects] = now
+        error[suspects] = noise[suspects] / step
+        gap, now = np.abs(analytic - numerical), np.abs(right - left)
+        on_kink[suspects] = ((now > JUMP_LASTS * jump) & (now > JUMP_SHOWS * error))[suspects]
+        jump[suspects] = now[suspects]
+        small = kinked & (gap <= error)
+        status[suspects[small[suspects]]] = Status.ROUNDING
+        kinked[suspects] = ((gap <= NEAR_JUMP * now) | on_kink)[suspects]
+        # Rounding errors would hide a kink's jump at the next step: it is judged by this one.
+        hidden = on_kink & (now <= 10 * JUMP_SHOWS * error)
         # At h several kinks may hide each other: give every entry a second chance.
-        suspects = suspects[~small & (kinked[suspects] | (step == h))]
+        going_on = ~small & ~hidden & (kinked | (step == h))
+        suspects = suspects[going_on[suspects]]
 
-    at = suspects[on_kink[suspects]]
+    at = np.flatnonzero(on_kink & (status == Status.FAILED))
     numerical[at] = np.clip(analytic, np.fmin(right, left), np.fmax(right, left))[at]
     inside = relative_error(analytic[at], numerical[at]) <= tolerance
-    inside |= np.abs(analytic - numerical)[at] <= noise[at] / step
+    inside |= np.abs(analytic - numerical)[at] <= error[at]
     status[at] = np.where(inside, Status.SUBGRADIENT, Status.OUTSIDE)
     # A central difference that depends on the step has a kink within the last one.
     off = suspects[~on_kink[suspects]]

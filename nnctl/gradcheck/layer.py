@@ -28,6 +28,10 @@ from nnctl.nn.layers import Layer
 from nnctl.nn.losses import Loss
 from nnctl.nn.numerical_gradient import H
 
+NOT_SET_UP = (
+    "the layer has not been set up: write @dataclass(eq=False) above its class, or call "
+    "super().__post_init__() in its __init__"
+)
 NOT_FINITE = "the output is not finite, so that there is nothing to compare"
 
 
@@ -43,6 +47,11 @@ def said(what: str, error: Exception) -> str:
         name = traceback.extract_tb(error.__traceback__)[-1].name
         return f"{what} calls {name}, which is not defined: look for a misspelt name"
     return f"{what} stops with {type(error).__name__}: {error}"
+
+
+def kind(value: object) -> str:
+    """Return what `value` is, in a word."""
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def disturbed(array: Array, rng: np.random.Generator) -> Array:
@@ -91,7 +100,7 @@ class DeterministicLayer:
         except Exception as error:  # whatever goes wrong in somebody's layer is a finding
             raise LayerError(said("forward", error)) from error
         if not isinstance(y, np.ndarray):
-            raise LayerError(f"forward returns {type(y).__name__}, not an array of its outputs")
+            raise LayerError(f"forward returns {kind(y)}, not an array: end it with return y")
         if self.units is not None and y.shape != (len(x), self.units):
             raise LayerError(
                 f"forward returns an array of shape {y.shape}, where the batch and output_units "
@@ -243,7 +252,9 @@ class LayerUnderTest:
             half = "input_gradient"
             returned: Any = self.layer.input_gradient(r)
             if not isinstance(returned, np.ndarray):
-                self.defect = f"input_gradient returns {type(returned).__name__}, not an array"
+                self.defect = (
+                    f"input_gradient returns {kind(returned)}, not an array: end it with return dx"
+                )
             elif returned.shape != dx.shape:
                 self.defect = (
                     f"the input gradient has the shape {returned.shape}, the input {dx.shape}"

@@ -23,7 +23,14 @@ from nnctl.gradcheck.finite_differences import (
     jittered,
     judge,
 )
-from nnctl.gradcheck.layer import DeterministicLayer, LayerError, LayerUnderTest, disturbed, said
+from nnctl.gradcheck.layer import (
+    NOT_SET_UP,
+    DeterministicLayer,
+    LayerError,
+    LayerUnderTest,
+    disturbed,
+    said,
+)
 from nnctl.gradcheck.thresholds import AMPLIFIED, DISTURBANCES, EPSILON, ROUNDING
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
@@ -55,6 +62,9 @@ class NetworkUnderTest:
         """Take the step's gradients; remember every layer's input as far as forward works."""
         if network.dtype != np.float64:
             raise ValueError("gradients are checked in float64: Network(..., dtype=np.float64)")
+        for each in network.layers:
+            if not hasattr(each, "gradients"):
+                raise ValueError(f"{type(each).__name__}: {NOT_SET_UP}")
         self.network, self.loss, self.labels, self.rng = copied(network), loss, labels, rng
         network = self.network
         network.draw_dropout(SEED, 1)

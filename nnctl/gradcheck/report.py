@@ -82,7 +82,8 @@ class LayerReport:
         """Say it in one line."""
         if self.cause is None:
             return f"{self.name}: {self.verdict}"
-        return f"{self.name}: {self.verdict}. {self.cause[0].upper()}{self.cause[1:]}."
+        cause = self.cause.replace("the ", "The ", 1) if self.cause[:4] == "the " else self.cause
+        return f"{self.name}: {self.verdict}. {cause}."
 
 
 def parameter_check(found: Comparison) -> ParameterCheck:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from click.testing import CliRunner, Result
 from nnctl.cli.group import cli, run
 from nnctl.datasets import Source, load
 from nnctl.datasets.augmentation import Augmentation, Augmenter
+from nnctl.datasets.batches import Gatherer
 from nnctl.gradcheck.check import check
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import Affine
+from nnctl.nn.network import Network
+from nnctl.training.shared_step import SharedStep
 
 REPORT = {
     "verdict",
@@ -264,3 +267,118 @@ def test_gradcheck_refuses_options_that_make_no_sense(
     assert output.out == ""
     assert output.err.startswith("nnctl: error: ")
     assert words in output.err
+
+
+def zeroed(patch: pytest.MonkeyPatch) -> None:
+    def backward(self: Network, dout: Array, **options: Any) -> Array:
+        self.gradients[...] = 0
+        return dout
+
+    patch.setattr(Network, "backward", backward)
+
+
+def flipped(patch: pytest.MonkeyPatch) -> None:
+    backward = Network.backward
+    patch.setattr(Network, "backward", lambda self, dout, **o: backward(self, -dout, **o))
+
+
+def without_bias(patch: pytest.MonkeyPatch) -> None:
+    backward = Network.backward
+
+    def forgets(self: Network, dout: Array, **options: Any) -> Array:
+        dout = backward(self, dout, **options)
+        self.layers[-1].gradients["bias"][...] = 0
+        return dout
+
+    patch.setattr(Network, "backward", forgets)
+
+
+def stale_label(patch: pytest.MonkeyPatch) -> None:
+    labels = Gatherer.labels
+    patch.setattr(Gatherer, "labels", lambda self, indices: labels(self, np.roll(indices, 1)))
+
+
+def lost_shard(patch: pytest.MonkeyPatch) -> None:
+    learn = SharedStep._learn
+
+    def lost(self: SharedStep, y: Array, samples: Array, batch: int, douts: Array) -> None:
+        learn(self, y, samples, batch, douts)
+        douts[...] = 0 if self.rank else douts
+
+    patch.setattr(SharedStep, "_learn", lost)
+
+
+def wrong_batch_size(patch: pytest.MonkeyPatch) -> None:
+    learn = SharedStep._learn
+    patch.setattr(
+        SharedStep,
+        "_learn",
+        lambda self, y, samples, batch, douts: learn(self, y, samples, len(samples), douts),
+    )
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (zeroed, "is left at 0"),
+        (flipped, "has the wrong sign"),
+        (without_bias, "the gradient of 2.affine.bias is left at 0"),
+        (stale_label, "the step reports a loss of"),
+        (lost_shard, "shared by several processes, the step gives other gradients"),
+        (wrong_batch_size, "shared by several processes, the step gives other gradients"),
+    ],
+)
+def test_gradcheck_catches_what_is_wrong_with_the_step_that_trains(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    plant(monkeypatch)
+    assert run(["gradcheck"]) == 3
+    output = " ".join(capfd.readouterr().out.split())
+    assert "Wrong: every layer is right by itself, but not the step that joins them: " in output
+    assert words in output
+
+
+def test_gradcheck_says_that_several_processes_give_the_same(small: str) -> None:
+    sentence = "Shared by several processes, the step gives the same gradients."
+    assert sentence in gradcheck().stdout
+    assert sentence not in gradcheck("-c", small).stdout  # batch_norm needs the whole batch
+
+
+@pytest.mark.parametrize("units", [(4, 20), (2, 20), (8, 20)])
+def test_gradcheck_is_right_where_a_layer_is_all_off(units: tuple[int, int]) -> None:
+    layers = [f"{{affine: {n}}}, relu" for n in units]
+    network = f"network=[{', '.join(layers)}, {{affine: 10}}]"
+    for seed in range(5):
+        report = as_json("--set", network, "--seed", str(seed))
+        assert (report["verdict"], report["kinks"]) == ("right", 0)
+
+
+def test_gradcheck_that_can_not_judge_says_why_and_fails_with_3(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["gradcheck", "--tolerance", "1e-13"]) == 3
+    output = capfd.readouterr()
+    error = "nnctl: error: the gradients can't be judged; standard output says why\n"
+    assert output.err == error
+    assert "Undecided: " in output.out
+    assert "WRONG" not in output.out
+    assert run(["gradcheck", "--tolerance", "1e-13", "--json"]) == 3
+    report = json.loads(capfd.readouterr().out)
+    assert (report["verdict"], report["passed"]) == ("undecided", False)
+    assert "rounding errors of the loss hide" in report["cause"]
+    assert "a larger --h or --tolerance" in report["cause"]
+
+
+def test_gradcheck_breaks_no_word_and_says_nothing_twice(
+    wrong_sign: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["gradcheck"]) == 3
+    output = capfd.readouterr()
+    assert max(map(len, (output.out + output.err).splitlines())) <= 80
+    words = set(output.out.split())
+    assert {"numerical", "backpropagation", "exactly"} <= words
+    assert (output.out + output.err).count("wrong sign") == 1
