@@ -97,11 +97,10 @@ def command(
     from nnctl.display.output import print_json, warn
     from nnctl.files import as_text, has_separator, write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
-    from nnctl.nn.metrics import confusion_matrix, per_class, wilson_interval
     from nnctl.pictures.folder import holds_pictures, load_pictures
     from nnctl.pictures.reading import check_installed
     from nnctl.training.engine import split_data
-    from nnctl.training.evaluation import evaluate, predictions_csv
+    from nnctl.training.evaluation import evaluate, predictions_csv, report_on
     from nnctl.training.threads import requested
 
     checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
@@ -135,23 +134,18 @@ def command(
         samples, indices = data.train, getattr(split_data(settings, data), part)
     threads = threads or requested()
     result = evaluate(network, loss, samples, indices, batch_size, threads)
-    confusion = confusion_matrix(result.labels, result.predictions, network.widths[-1])
-    report = {
-        "run_dir": as_text(folder) if folder else None,
-        "checkpoint": as_text(which),
-        "dataset": as_text(data.name),
-        "split": part,
-        "samples": len(indices),
-        "loss": result.loss,
-        "accuracy": result.accuracy,
-        "accuracy_interval": wilson_interval(int(confusion.trace()), len(indices)),
-        "per_class": [asdict(figures) for figures in per_class(confusion)],
-        "confusion_matrix": confusion.tolist(),
-    }
+    report = report_on(
+        result,
+        network.widths[-1],
+        run_dir=as_text(folder) if folder else None,
+        checkpoint=as_text(which),
+        dataset=as_text(data.name),
+        split=part,
+    )
     if csv is not None:
         write_atomically(csv, predictions_csv(result, indices))
     if as_json:
-        print_json(report)
+        print_json(asdict(report))
     else:
         from nnctl.display.evaluation import print_evaluation
         from nnctl.training.mistakes import confident_mistakes
@@ -163,4 +157,4 @@ def command(
             confident_mistakes(network, loss, samples, indices, result, errors),
             probabilities=isinstance(loss, SoftmaxWithLoss),
         )
-    check(requirements, report)
+    check(requirements, asdict(report))

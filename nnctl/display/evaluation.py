@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.color import Color
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
 from nnctl.display.digits import Gallery
@@ -20,6 +18,8 @@ from nnctl.display.output import console
 from nnctl.display.tables import NOTHING, figures
 from nnctl.errors import printable
 from nnctl.nn.functions import Array
+from nnctl.nn.metrics import ClassFigures
+from nnctl.training.evaluation import EvaluationReport
 from nnctl.training.mistakes import Mistake
 
 SHADES = "░▒▓█"  # of a confusion, from rare to frequent
@@ -27,42 +27,43 @@ ASCII_SHADES = ":+*#"
 WRONG = (64, 16, 16), (200, 24, 24)  # the background of a rare and of the most frequent confusion
 RIGHT = (16, 56, 32), (16, 112, 48)  # of a class that is seldom and always recognised
 CONFUSIONS = 5  # are named below the matrix
+CLASS_COLUMNS = ("class", "precision", "recall", "F1", "images")
 
 
 def print_evaluation(
-    report: Mapping[str, Any],
+    report: EvaluationReport,
     class_names: Sequence[str] | None,
     image_shape: tuple[int, int],
     mistakes: Sequence[Mistake],
     *,
     probabilities: bool,
 ) -> None:
-    """Print the fields of `nnctl evaluate --json` for a person, then mistakes as pictures.
+    """Print the figures of an evaluation for a person, then mistakes as pictures.
 
     `probabilities` tells whether the mistakes' scores are that, or a network's raw outputs.
     """
     out = console()
-    confusion = np.array(report["confusion_matrix"])
-    low, high = report["accuracy_interval"]
-    checkpoint = printable(report["checkpoint"])
-    if report["run_dir"] is not None and checkpoint in ("best", "last"):
-        checkpoint = f"{printable(Path(report['run_dir']).name)}, {checkpoint} checkpoint"
+    confusion = np.array(report.confusion_matrix)
+    low, high = report.accuracy_interval
+    checkpoint = printable(report.checkpoint)
+    if report.run_dir is not None and checkpoint in ("best", "last"):
+        checkpoint = f"{printable(Path(report.run_dir).name)}, {checkpoint} checkpoint"
     out.print(
-        f"{checkpoint}: {printable(report['dataset'])}, {report['split']} split, "
-        f"{report['samples']:,} images"
+        f"{checkpoint}: {printable(report.dataset)}, {report.split} split, "
+        f"{report.samples:,} images"
     )
-    out.print(f"\nloss      {report['loss']:.4f}")
-    out.print(f"accuracy  {report['accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})\n")
-    out.print(_class_table(report["per_class"], class_names))
+    out.print(f"\nloss      {report.loss:.4f}")
+    out.print(f"accuracy  {report.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})\n")
+    out.print(figures(CLASS_COLUMNS, class_cells(report.per_class, class_names)))
     out.print("\nConfusion matrix: rows are true classes, columns predictions")
     out.print(HeatMap(confusion, class_names))
-    if often := _confusions(confusion, class_names):
+    if often := often_confused(confusion, class_names):
         out.print(f"\nMost often confused: {often}")
     if mistakes:
         wrong = int(confusion.sum() - confusion.trace())
         out.print(f"\nMost confident mistakes ({len(mistakes)} of {wrong:,}):\n")
         images = np.stack([mistake.image.reshape(image_shape) for mistake in mistakes])
-        captions = [_caption(mistake, class_names, probabilities) for mistake in mistakes]
+        captions = [caption(mistake, class_names, probabilities) for mistake in mistakes]
         out.print(Gallery(images, captions))
 
 
@@ -71,19 +72,18 @@ def class_label(label: int, class_names: Sequence[str] | None) -> str:
     return class_names[label] if class_names else str(label)
 
 
-def _class_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str] | None) -> Table:
+def class_cells(rows: Sequence[ClassFigures], class_names: Sequence[str] | None) -> list[list[str]]:
+    """Return the figures of each class as people read them, below `CLASS_COLUMNS`."""
     cells = []
     for row in rows:
-        label = str(row["label"])
-        if class_names:
-            label += f" {class_names[row['label']]}"
-        ratios = [row[key] for key in ("precision", "recall", "f1")]
+        label = f"{row.label} {class_names[row.label]}" if class_names else str(row.label)
+        ratios = (row.precision, row.recall, row.f1)
         shown = [NOTHING if ratio is None else f"{ratio:.1%}" for ratio in ratios]
-        cells.append([label, *shown, f"{row['support']:,}"])
-    return figures(["class", "precision", "recall", "F1", "images"], cells)
+        cells.append([label, *shown, f"{row.support:,}"])
+    return cells
 
 
-def _confusions(confusion: Array, class_names: Sequence[str] | None) -> str:
+def often_confused(confusion: Array, class_names: Sequence[str] | None) -> str:
     """Return the pairs of classes that are confused most often, in words."""
     wrong = confusion * ~np.eye(len(confusion), dtype=bool)
     places = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
@@ -95,7 +95,8 @@ def _confusions(confusion: Array, class_names: Sequence[str] | None) -> str:
     )
 
 
-def _caption(mistake: Mistake, class_names: Sequence[str] | None, probabilities: bool) -> str:
+def caption(mistake: Mistake, class_names: Sequence[str] | None, probabilities: bool) -> str:
+    """Return which image a mistake is, and the likeliest classes with their scores, on lines."""
     lines = [f"image {mistake.index}: {class_label(mistake.label, class_names)}"]
     for label, score in zip(mistake.classes, mistake.scores, strict=True):
         shown = f"{score:6.1%}" if probabilities else f"{score:6.3f}"
@@ -138,11 +139,11 @@ class HeatMap:
         zero = "." if options.ascii_only else "·"
         heads = (f"{label[-width:]:>{width}}" for label in labels)
         yield Text(" " * margin + "".join(heads), style="dim", no_wrap=True)
-        worst, heats = self._heats()
+        worst, shades = heats(self.confusion)
         for true, name in enumerate(names):
             line = Text(name, no_wrap=True)
             for predicted, number in enumerate(numbers[true]):
-                heat, right = heats[true, predicted], true == predicted
+                heat, right = shades[true, predicted], true == predicted
                 glyph = " " if right or in_colour else glyphs[math.ceil(heat * len(glyphs)) - 1]
                 if not self.confusion[true, predicted]:
                     line.append(f"{zero:>{width}}", "dim")
@@ -167,24 +168,26 @@ class HeatMap:
                 [[str(count) if count else "" for count in row] for row in counts],
             )
         if room >= 3:
-            shares = self._shares().tolist()
+            shares = _shares(self.confusion).tolist()
             percentages = [[_percent(share) for share in row] for row in shares]
             return 3, "numbers are percentages of a row; ", percentages
         return 1, "", [[""] * classes] * classes
 
-    def _shares(self) -> Array:
-        """Return each count as a fraction of its row, (classes, classes)."""
-        shares: Array = self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
-        return shares
 
-    def _heats(self) -> tuple[float, Array]:
-        """Return the largest share off the diagonal, and all shares on a scale of 0..1.
+def _shares(confusion: Array) -> Array:
+    """Return each count as a fraction of its row, (classes, classes)."""
+    shares: Array = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    return shares
 
-        Off the diagonal the scale is that of the largest share there.
-        """
-        shares, diagonal = self._shares(), np.eye(len(self.confusion), dtype=bool)
-        worst = float((shares * ~diagonal).max())
-        return worst, np.where(diagonal, shares, shares / (worst or 1))
+
+def heats(confusion: Array) -> tuple[float, Array]:
+    """Return the largest share of a row off the diagonal, and all shares on a scale of 0..1.
+
+    Off the diagonal the scale is that of the largest share there.
+    """
+    shares, diagonal = _shares(confusion), np.eye(len(confusion), dtype=bool)
+    worst = float((shares * ~diagonal).max())
+    return worst, np.where(diagonal, shares, shares / (worst or 1))
 
 
 def _percent(share: float) -> str:

@@ -12,6 +12,7 @@ from nnctl.datasets import Samples
 from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
+from nnctl.nn.metrics import ClassFigures, confusion_matrix, per_class, wilson_interval
 from nnctl.nn.network import Network
 from nnctl.training.process_group import ProcessGroup, shard
 from nnctl.training.threads import choose_evaluation_threads, usable_cores
@@ -43,6 +44,48 @@ class Evaluation:
     def accuracy(self) -> float:
         """The fraction of right predictions."""
         return float((self.predictions == self.labels).mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """The fields of `nnctl evaluate --json`."""
+
+    run_dir: str | None  # None: the checkpoint lies in no run
+    checkpoint: str  # best, last, or its path
+    dataset: str
+    split: str  # test, validation or train
+    samples: int
+    loss: float  # mean, without label smoothing
+    accuracy: float  # 0..1
+    accuracy_interval: tuple[float, float]  # Wilson, 95 %
+    per_class: list[ClassFigures]
+    confusion_matrix: list[list[int]]  # rows are true classes, columns predictions
+
+
+def report_on(
+    result: Evaluation,
+    classes: int,
+    *,
+    run_dir: str | None,
+    checkpoint: str,
+    dataset: str,
+    split: str,
+) -> EvaluationReport:
+    """Return the figures of an evaluation, with the words that say what was measured on what."""
+    confusion = confusion_matrix(result.labels, result.predictions, classes)
+    samples = len(result.labels)
+    return EvaluationReport(
+        run_dir=run_dir,
+        checkpoint=checkpoint,
+        dataset=dataset,
+        split=split,
+        samples=samples,
+        loss=result.loss,
+        accuracy=result.accuracy,
+        accuracy_interval=wilson_interval(int(confusion.trace()), samples),
+        per_class=per_class(confusion),
+        confusion_matrix=confusion.tolist(),
+    )
 
 
 def chunks(count: int, size: int = CHUNK) -> list[slice]:

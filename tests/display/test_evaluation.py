@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from nnctl.datasets.catalogue import CATALOGUE
 from nnctl.display.evaluation import ASCII_SHADES, SHADES, HeatMap, print_evaluation
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import per_class, wilson_interval
+from nnctl.training.evaluation import EvaluationReport
 from nnctl.training.mistakes import Mistake
 
 
@@ -111,13 +111,18 @@ def test_evaluation_of_clothes_names_the_classes(
     monkeypatch.setenv("COLUMNS", "80")
     counts = np.diag([90] * 10)
     counts[6, 0], counts[9, 7] = 8, 3
-    report = {
-        **{"run_dir": "runs/clothes-001", "checkpoint": "best", "dataset": "fashion-mnist"},
-        **{"split": "test", "samples": 911, "loss": 0.25, "accuracy": 900 / 911},
-        "accuracy_interval": wilson_interval(900, 911),
-        "per_class": [asdict(figures) for figures in per_class(counts)],
-        "confusion_matrix": counts.tolist(),
-    }
+    report = EvaluationReport(
+        run_dir="runs/clothes-001",
+        checkpoint="best",
+        dataset="fashion-mnist",
+        split="test",
+        samples=911,
+        loss=0.25,
+        accuracy=900 / 911,
+        accuracy_interval=wilson_interval(900, 911),
+        per_class=per_class(counts),
+        confusion_matrix=counts.tolist(),
+    )
     image = np.zeros(784, np.uint8)
     mistake = Mistake(index=12, label=6, image=image, classes=(0, 6), scores=(0.8, 0.15))
     names = CATALOGUE["fashion-mnist"].class_names
