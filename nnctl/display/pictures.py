@@ -52,11 +52,8 @@ def print_recognition(
         out.print(Columns(drawings, padding=(0, 2)))
         out.print("\nwhat the network sees\n")
         images = np.stack([each.digit.image for each in found])
-        out.print(
-            Gallery(
-                images, ["\n".join(_likeliest(each, class_names, probabilities)) for each in found]
-            )
-        )
+        lines = [_likeliest(each, class_names, probabilities) for each in found]
+        out.print(Gallery(images, ["\n".join(each) for each in lines]))
     else:
         [one] = found
         if one.digit.box is not None:
@@ -73,10 +70,13 @@ def print_recognition(
 
 
 def _drawn(ink: Array, width: int) -> Array:
-    """Return an image of 0..1 as bytes, as wide as all stages are, its brightest pixel white."""
+    """Return an image of 0..1 as bytes: `width` columns wide or DRAWN rows high, up to white.
+
+    A narrow one gets margins, so that captions have room.
+    """
     rows, columns = ink.shape
-    small = fit(ink, width if columns >= rows else max(1, DRAWN * rows // max(rows, columns)))
-    canvas = np.zeros((small.shape[0], max(width if columns >= rows else DRAWN, small.shape[1])))
+    small = fit(ink, width if columns >= rows else DRAWN)
+    canvas = np.zeros((small.shape[0], max(small.shape[1], DRAWN)))
     left = (canvas.shape[1] - small.shape[1]) // 2
     canvas[:, left : left + small.shape[1]] = small / (small.max() or 1)
     return as_bytes(canvas)

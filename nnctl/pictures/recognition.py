@@ -30,6 +30,7 @@ from nnctl.pictures.reading import Picture
 
 # Of MNIST's test digits all but two of a thousand have ink between these, as a mean of 0..1.
 LIGHTEST, HEAVIEST = 0.034, 0.291
+WIDEST = 1.6  # times its height
 SMALLEST = 12  # pixels of a digit's longest side in the picture; below, there is little to see
 
 
@@ -123,20 +124,24 @@ def unlike_mnist(digit: Digit) -> list[str]:
     if not LIGHTEST <= ink <= HEAVIEST:
         word = "little" if ink < LIGHTEST else "much"
         found.append(f"{ink:.0%} ink is {word}; MNIST's have {LIGHTEST:.0%} to {HEAVIEST:.0%}")
-    if digit.box is not None:
-        longest = max(digit.crop.shape)
-        if longest < SMALLEST:
-            found.append(f"only {longest} pixels long: too small to be seen well")
-        return found
-    rows, columns = (np.flatnonzero(digit.image.any(axis=axis)) for axis in (1, 0))
-    longest = int(max(places[-1] - places[0] + 1 for places in (rows, columns)))
+    if digit.box is None:
+        return found + out_of_place(digit.image)
+    rows, columns = digit.crop.shape
+    if columns > WIDEST * rows:
+        found.append("wider than digits are; --several reads one beside the other")
+    if max(rows, columns) < SMALLEST:
+        found.append(f"only {max(rows, columns)} pixels long: too small to be seen well")
+    return found
+
+
+def out_of_place(image: Array) -> list[str]:
+    """Return where an image that passed untouched is not laid out as MNIST's are, in words."""
+    found, middle = [], SIDE // 2
+    profiles = [image.sum(axis=axis, dtype=float) for axis in (1, 0)]
+    longest = max(int(np.ptp(np.flatnonzero(profile))) + 1 for profile in profiles)
     if longest != INK:
         found.append(f"the digit is {longest} pixels long; MNIST's are {INK}")
-    centre = [
-        float(digit.image.sum(axis=axis) @ np.arange(SIDE) / digit.image.sum()) for axis in (1, 0)
-    ]
-    if max(abs(place - SIDE // 2) for place in centre) > 1:
-        found.append(
-            f"the ink's centre is not in the middle, as in MNIST ({SIDE // 2}, {SIDE // 2})"
-        )
+    centres = [profile @ np.arange(SIDE) / profile.sum() for profile in profiles]
+    if max(abs(centre - middle) for centre in centres) > 1:
+        found.append(f"the ink's centre is not at row and column {middle}, as MNIST's is")
     return found

@@ -280,6 +280,7 @@ def _check_metadata(content: dict[str, Any]) -> tuple[Settings, _Metadata]:
         and min(metadata.image_shape) > 0
         and math.prod(metadata.image_shape) == metadata.inputs
         and len(metadata.class_names or range(classes)) == classes
+        and all(map(str.isprintable, metadata.class_names or ()))
         and 0 < metadata.threads <= MAX_THREADS
         and min(counts) >= 0
         and progress.epoch <= min(settings.training.epochs, MAX_LENGTH)

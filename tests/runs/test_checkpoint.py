@@ -242,6 +242,10 @@ FORGERIES: dict[str, tuple[Callable[[Arrays, Content], object], str]] = {
     ),
     "other shape": (lambda a, c: c.update(image_shape=[4, 4]), "out of range"),
     "negative shape": (lambda a, c: c.update(image_shape=[-4, -3]), "out of range"),
+    "names that a terminal obeys": (
+        lambda a, c: c.update(class_names=["a", "b", "c", "d", "\x1b[31m"]),
+        "out of range",
+    ),
     "names of other classes": (lambda a, c: c.update(class_names=["cat", "dog"]), "out of range"),
     "second history": (lambda a, c: c["progress"].update(history=[{}]), "make no sense"),
     "losses in words": (lambda a, c: c["progress"].update(recent_losses=["x"]), "Expected"),
