@@ -308,7 +308,7 @@ const bytes = Uint8Array.from(atob(MODEL.mistakes.images), (character) => charac
 MODEL.mistakes.labels.forEach((label, i) => {
   const image = bytes.subarray(i * ROWS * COLUMNS, (i + 1) * ROWS * COLUMNS);
   const read = names[best(recognise(image).scores)];
-  const caption = `test image ${MODEL.mistakes.indices[i]}: a ${names[label]}, read as ${read}`;
+  const caption = `test image ${MODEL.mistakes.indices[i]}: ${names[label]}, read as ${read}`;
   const button = document.createElement("button"), canvas = document.createElement("canvas");
   button.type = "button";
   showImage(canvas, image);

@@ -69,6 +69,7 @@ def to_html(model: Model, mistakes: Sequence[Mistake]) -> bytes:
         policy=policy,
         style=style,
         script=script,
+        title="Draw a digit" if model.mnist_like else "Draw a picture",
         summary=html.escape(model.summary),
         rows=rows,
         columns=columns,

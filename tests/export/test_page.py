@@ -328,7 +328,7 @@ def test_gallery_shows_an_image_as_it_is(open_page: Any) -> None:
     until(browser, "result")
     assert browser.evaluate("[...result.image]") == shown[2].image.tolist()
     read = model.scores(shown[2].image[None]).argmax()
-    note = f"test image 2: a {shown[2].label}, read as {read}"
+    note = f"test image 2: {shown[2].label}, read as {read}"
     assert browser.evaluate("element('note').textContent") == note
 
 
