@@ -54,11 +54,14 @@ def odd_files() -> dict[str, bytes]:
     palette = rgb.quantize(4)
     see_through = palette.copy()
     see_through.info["transparency"] = see_through.getpixel((1, 1))
+    black_on_nothing = Image.fromarray((grey == 0).astype(np.uint8))  # 1 is ink, both are black
+    black_on_nothing.putpalette([0] * 6)
     large = plain.resize((2700, 3600))
     return {
         "bits.png": packed(plain.convert("1"), "PNG"),
         "palette.png": packed(palette, "PNG"),
         "palette-transparent.png": packed(see_through, "PNG"),
+        "black-on-nothing.png": packed(black_on_nothing, "PNG", transparency=0),
         "ink-on-nothing.png": packed(Image.merge("LA", (black, ink)), "PNG"),
         "chalk-on-nothing.png": packed(Image.merge("LA", (white, ink)), "PNG"),
         "red-on-nothing.png": packed(Image.merge("RGBA", (white, black, black, ink)), "PNG"),

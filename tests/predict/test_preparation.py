@@ -15,6 +15,7 @@ from nnctl.nn.functions import Array
 from nnctl.pictures.preparation import (
     THICKEST,
     THINNEST,
+    find_pieces,
     fit,
     prepare,
     resized,
@@ -183,6 +184,13 @@ def test_several_digits_are_read_from_left_to_right() -> None:
     assert len(lefts) == 5
     for digit, image in zip(found, chosen, strict=True):
         assert abs(digit.image.astype(int) - image).mean() < 2
+
+
+def test_ink_that_touches_by_a_corner_is_one_piece() -> None:
+    for stairs in (np.eye(20), np.fliplr(np.eye(20))):
+        [piece] = find_pieces(np.pad(stairs, 3))
+        assert piece.mass == 20
+        assert piece.box == (3, 3, 23, 23)
 
 
 def test_parts_above_each_other_are_one_digit() -> None:
