@@ -85,15 +85,14 @@ def read(file: BinaryIO) -> Picture:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about metadata that don't matter here
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of metadata that don't matter, and of `_read`'s limit
             with Image.open(file, formats=FORMATS) as image:
                 return _read(image)
     except DataError:
         raise
     except UnidentifiedImageError:
         raise DataError(f"no picture that can be read ({', '.join(FORMATS)})") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise DataError(f"more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:
         raise

@@ -40,6 +40,12 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
 
 
+def head_of_png(side: int) -> bytes:
+    """Return a PNG file that says it is so large, and ends there."""
+    size = side.to_bytes(4) * 2 + bytes((8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"")
+
+
 def odd_files() -> dict[str, bytes]:
     """Return files that are unusual but hold the seven, by name; names say nothing true."""
     grey = seven()
@@ -95,7 +101,6 @@ def unreadable_files() -> dict[str, tuple[bytes, str]]:
     frames: dict[str, Any] = {"save_all": True, "append_images": [plain.rotate(90, expand=False)]}
     white = Image.new("L", (90, 120), 255)
     nan = Image.fromarray(np.full((9, 9), np.nan, np.float32))
-    size = (30_000).to_bytes(4) * 2 + bytes((8, 0, 0, 0, 0))
     return {
         "empty.png": (b"", "no picture"),
         "text.png": (b"I am a picture.", "no picture"),
@@ -111,7 +116,8 @@ def unreadable_files() -> dict[str, tuple[bytes, str]]:
         "cut.tif": (tiff[: len(tiff) // 2], "damaged|no picture"),
         "head-only.png": (png[:40], "damaged|no picture"),
         "changed.png": (png.replace(b"IDAT", b"IDAT\xff\xff", 1), "damaged|no picture"),
-        "bomb.png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b""), "pixels"),
+        "bomb.png": (head_of_png(30_000), "pixels"),
+        "large.png": (head_of_png(6_400), "6,400 x 6,400 pixels"),
         "film.gif": (packed(plain, "GIF", **frames), "2 pictures"),
         "film.png": (packed(plain, "PNG", **frames), "2 pictures"),
         "film.webp": (packed(plain.convert("RGB"), "WEBP", **frames), "2 pictures"),
