@@ -103,8 +103,8 @@ def check(
     """Check `network`, which is float64, and `loss` on the samples `x` with their `labels`.
 
     At most `per_parameter` entries of each parameter array are checked down to the loss, None:
-    all; `seed` chooses them. `progress` is told how many more have been. Weights and statistics
-    are afterwards what they were before.
+    all; `seed` chooses them. `progress` is called with how many more have been. `network` is left
+    as it is.
     """
     start = time.perf_counter()
     rng = generator(seed, Concern.SAMPLE, 1)
@@ -123,7 +123,7 @@ def check(
                 excused.add(parameter.name)
         defect = tested.defect
         if tested.forward_works:
-            look_nearby(tested, comparisons, h, tolerance, layers_right=not causes)
+            look_nearby(tested, comparisons, tolerance, layers_right=not causes)
             wrong = {found.name for found in comparisons if found.failed.any()} - excused
             if not (causes or defect or wrong):
                 shared, defect = check_shared(network, loss, tested.inputs[0], labels, rng)

@@ -10,7 +10,8 @@ import numpy as np
 
 from nnctl.gradcheck.finite_differences import Comparison, Status, jittered
 from nnctl.gradcheck.network import NetworkUnderTest, copied
-from nnctl.nn.functions import Array
+from nnctl.gradcheck.thresholds import TOLERANCE
+from nnctl.nn.numerical_gradient import H
 
 
 def largest_gradient(comparisons: list[Comparison]) -> float:
@@ -21,7 +22,6 @@ def largest_gradient(comparisons: list[Comparison]) -> float:
 def look_nearby(
     tested: NetworkUnderTest,
     comparisons: list[Comparison],
-    h: float,
     tolerance: float,
     *,
     layers_right: bool,
@@ -31,7 +31,8 @@ def look_nearby(
     Doubtful are entries on a kink, entries that rounding hides, and all of an array whose gradient
     is 0 throughout. What fails nearby has failed. What agrees nearby has passed if it could not
     be judged; so has a value outside the slopes of both sides, where several kinks may meet, as
-    long as every layer is right by itself.
+    long as every layer is right by itself. The step is the default one, and nothing fails by a
+    smaller tolerance than the default one, so that no step or tolerance asked for is to blame.
     """
     largest = largest_gradient(comparisons)
     doubtful = []
@@ -47,27 +48,23 @@ def look_nearby(
         array[...] = jittered(array, rng)
     x = jittered(tested.inputs[0], rng)
     nearby = NetworkUnderTest(network, tested.loss, x, tested.labels, rng)
+    if not nearby.forward_works:
+        return
     there = [
-        parameter.compare(found.places[entries], h, tolerance)
+        parameter.compare(found.places[entries], H, max(tolerance, TOLERANCE))
         for found, entries, parameter in zip(
-            comparisons, doubtful, nearby.parameters(), strict=False
+            comparisons, doubtful, nearby.parameters(), strict=True
         )
     ]
     largest = largest_gradient(there)
     for found, entries, other in zip(comparisons, doubtful, there, strict=True):
-        _settle(found, entries, other, other.unjudged(tolerance, largest), layers_right)
-
-
-def _settle(
-    found: Comparison, entries: Array, there: Comparison, unjudged: Array, layers_right: bool
-) -> None:
-    """Set the status of `entries` of `found` by what they came to nearby."""
-    here = found.status[entries]
-    if layers_right:
-        here = np.where(here == Status.OUTSIDE, Status.KINK, here)
-    undecided = (here == Status.KINK) | (here == Status.ROUNDING)
-    judged = (there.status == Status.AGREES) | (there.status == Status.ROUNDING) & ~unjudged
-    taken = (there.status == Status.FAILED) | undecided & judged
-    found.status[entries] = np.where(taken, there.status, here)
-    found.analytic[entries[taken]] = there.analytic[taken]
-    found.numerical[entries[taken]] = there.numerical[taken]
+        here = found.status[entries]
+        if layers_right:
+            here[here == Status.OUTSIDE] = Status.KINK
+        agrees = (other.status == Status.AGREES) & (other.errors() <= tolerance)
+        agrees |= (other.status == Status.ROUNDING) & ~other.unjudged(tolerance, largest)
+        undecided = (here == Status.KINK) | (here == Status.ROUNDING)
+        taken = (other.status == Status.FAILED) | (undecided & agrees)
+        found.status[entries] = np.where(taken, other.status, here)
+        found.analytic[entries[taken]] = other.analytic[taken]
+        found.numerical[entries[taken]] = other.numerical[taken]
