@@ -122,7 +122,7 @@ def command(
         out = console()
         kind = "images" if settings.data.augment is None else "augmented images"
         title = (
-            f"{opened.title}: {network.size:,} parameters, {samples} {kind} of "
+            f"{opened.title}:\n{network.size:,} parameters, {samples} {kind} of "
             f"{printable(opened.data.name)}, h = {h:g}"
         )
         out.print(ReportView(title, report, shared=can_be_shared(network)))
