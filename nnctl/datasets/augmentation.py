@@ -26,10 +26,8 @@ from typing import Annotated
 import numpy as np
 
 from nnctl.nn.functions import Array
-from nnctl.nn.hyperparameters import Hyperparameters, Range
+from nnctl.nn.hyperparameters import Fraction, Hyperparameters, Range
 from nnctl.nn.randomness import Concern, generator
-
-Share = Annotated[float, Range(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ class Augmentation(Hyperparameters):
 
     shift: Annotated[float, Range(ge=0, le=1000), "Pixels, across and down."] = 0.0
     rotate: Annotated[float, Range(ge=0, le=180), "Degrees."] = 0.0
-    scale: Annotated[Share, "Fraction of the size, across and down."] = 0.0
-    shear: Annotated[Share, "Pixels across for each pixel down."] = 0.0
+    scale: Annotated[Fraction, "Fraction of the size, across and down."] = 0.0
+    shear: Annotated[Fraction, "Pixels across for each pixel down."] = 0.0
     elastic: Annotated[Elastic, "A smooth field that bends the image."] = Elastic()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from nnctl.datasets.augmentation import (
     CHUNK,
     ONE,
     SCALE_X,
+    SCALE_Y,
     SHEAR,
     STRENGTH,
     Augmentation,
@@ -41,10 +42,11 @@ def random_images(count: int, pixels: int) -> Array:
 def draw(monkeypatch: pytest.MonkeyPatch) -> Draw:
     """Have each image draw the middle of every range, but the end of those that are named."""
 
-    def numbers(*ends: int, low: bool = False) -> None:
+    def numbers(*ends: int, low: bool = False, corners: Sequence[float] = (0.5,)) -> None:
         def fixed(seed: int, epoch: int, indices: Array) -> Array:
             numbers = np.full((len(indices), augmentation.NUMBERS), 0.5)
             numbers[:, ends] = 0 if low else 1
+            numbers[:, augmentation.WINDOWS] = corners
             return numbers
 
         monkeypatch.setattr(augmentation, "random_numbers", fixed)
@@ -96,9 +98,14 @@ def test_augmentation_turns_about_the_centre(draw: Draw) -> None:
 
 
 def test_augmentation_scales_from_the_centre(draw: Draw) -> None:
-    draw(SCALE_X, low=True)  # what is shown comes from half as far: twice the size
-    [[row]] = augmented(Augmentation(scale=0.5), [[0, 0, 80, 40, 0]])
-    assert row.tolist() == [0, 40, 80, 60, 40]
+    row, twice_as_large = [0, 0, 80, 40, 0], [0, 40, 80, 60, 40]
+    options, column = Augmentation(scale=0.5), [[pixel] for pixel in row]
+    draw(SCALE_X, low=True)  # what is shown comes from half as far
+    assert augmented(options, [row]).tolist() == [[twice_as_large]]
+    assert augmented(options, column).tolist() == [column]
+    draw(SCALE_Y, low=True)
+    assert augmented(options, [row]).tolist() == [[row]]
+    assert augmented(options, column)[0, :, 0].tolist() == twice_as_large
 
 
 def test_augmentation_shears_rows_in_proportion_to_their_height(draw: Draw) -> None:
@@ -114,16 +121,22 @@ def test_augmentation_shears_rows_in_proportion_to_their_height(draw: Draw) -> N
     ]
 
 
-def test_augmentation_bends_along_the_field(draw: Draw) -> None:
-    draw(STRENGTH)
+@pytest.mark.parametrize("low", [True, False])
+def test_augmentation_bends_along_two_windows_of_the_field(draw: Draw, low: bool) -> None:
+    corners = [0.5, 0.25, 0.125, 0.75]  # of SHEET: row and column, for across and for down
+    draw(STRENGTH, low=low, corners=corners)
     ramp = np.tile(np.arange(20, dtype=np.uint8) * 10, (20, 1))
-    options = Augmentation(elastic=Elastic(strength=1.5, smoothness=6))
-    [bent] = augmented(options, ramp)
-    middle = augmentation.SHEET // 2  # where the middle of a range of corners is
-    field = smooth_field(6, augmentation.SHEET + 20, 0)[middle : middle + 20, middle : middle + 20]
-    inner = (slice(4, -4), slice(4, -4))
-    np.testing.assert_allclose(bent[inner], (ramp + 15 * field)[inner], atol=1)
-    assert np.ptp(field[inner]) > 0.2
+    across, down = augmented(Augmentation(elastic=Elastic(1.5, 6)), ramp, ramp.T)
+    field = smooth_field(6, augmentation.SHEET + 20, 0)
+    inner = slice(4, -4)
+    for bent, plain, (row, column) in (
+        (across, ramp, (256, 128)),
+        (down, ramp.T, (64, 384)),
+    ):
+        window = field[row : row + 20, column : column + 20]
+        expected = plain + (-15 if low else 15) * window
+        np.testing.assert_allclose(bent[inner, inner], expected[inner, inner], atol=1)
+        assert np.ptp(window[inner, inner]) > 0.2
 
 
 def test_augmentation_of_everything_is_one_bilinear_look_into_the_image() -> None:
@@ -142,6 +155,13 @@ def test_augmentation_of_everything_is_one_bilinear_look_into_the_image() -> Non
     fixed = ((place * ONE).astype(np.float32) for place in (x, y))
     found = Resampler(8, (6, 9))(images, *fixed)
     np.testing.assert_array_equal(found, np.floor(expected + 0.5))
+
+
+def test_position_is_rounded_to_a_256th_of_a_pixel() -> None:
+    images, y = np.array([[[0, 255]]], np.uint8), np.zeros((1, 1, 1), np.float32)
+    for part, expected in ((0.4, 0), (0.6, 1), (1.4, 1), (1.6, 2)):
+        x = np.full((1, 1, 2), part, np.float32)
+        assert Resampler(1, (1, 2))(images, x, y.copy())[0, 0, 0] == expected
 
 
 def test_augmentation_far_beyond_the_edge_is_dark(draw: Draw) -> None:
@@ -251,6 +271,14 @@ def test_random_numbers_are_uniform_and_tell_images_apart() -> None:
     np.testing.assert_allclose(numbers.var(axis=0), 1 / 12, atol=0.002)
     neighbours = np.concatenate([numbers, np.roll(numbers, 1, axis=0)], axis=1)
     np.testing.assert_allclose(np.corrcoef(neighbours.T), np.eye(32), atol=0.04)
+
+
+def test_field_belongs_to_the_seed() -> None:
+    images = random_images(3, 784)
+    options = Augmentation(elastic=Elastic(2))
+    fields = [Augmenter(options, images, (28, 28), seed)._field for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(fields[0], fields[1])
+    assert abs((fields[0] * fields[2]).mean()) < 0.1
 
 
 @pytest.mark.parametrize("smoothness", [1.0, 5.0, 20.0])
