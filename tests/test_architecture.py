@@ -34,7 +34,7 @@ PACKAGE = Path(nnctl.__file__).parent
 # A room may import those before it, and what lies below all of them.
 ROOMS = [
     *("nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
-    *("pictures", "export", "display", "cli"),
+    *("pictures", "export", "display", "report", "cli"),
 ]
 BELOW = {"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.files": {"nnctl.errors"}}
 # Which rooms may use which library, and the modules that may do so when they are imported.
@@ -48,6 +48,7 @@ NUMERIC = {
     "pictures",
     "export",
     "display",
+    "report",
 }
 LIBRARIES = {
     "numpy": (
@@ -346,7 +347,7 @@ def test_commands_that_read_data_take_the_same_four_options() -> None:
             if found:
                 readers[words.removeprefix("nnctl ")] = found
     assert readers == dict.fromkeys(
-        ["train", "evaluate", "export", "gradcheck", "trace", "bench", "runs verify"]
+        ["train", "evaluate", "export", "report", "gradcheck", "trace", "bench", "runs verify"]
         + [f"data {name}" for name in ("fetch", "verify", "info", "path", "show")],
         shared,
     )

@@ -9,7 +9,7 @@ import click
 
 from nnctl.cli.options import data_options, help_end, json_option, runs_dir_option
 from nnctl.cli.requirements import Requirement, check, require_option
-from nnctl.errors import UsageError, printable
+from nnctl.errors import UsageError
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
@@ -89,17 +89,14 @@ def command(
     """
     from dataclasses import asdict
 
-    import numpy as np
-
-    from nnctl.cli.loading import find_checkpoint, open_data
+    from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
     from nnctl.config import build
-    from nnctl.datasets import contents
-    from nnctl.display.output import print_json, warn
+    from nnctl.display.output import print_json
     from nnctl.files import as_text, has_separator, write_atomically
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.pictures.folder import holds_pictures, load_pictures
     from nnctl.pictures.reading import check_installed
-    from nnctl.training.engine import split_data
+    from nnctl.training.engine import split_samples
     from nnctl.training.evaluation import evaluate, predictions_csv, report_on
     from nnctl.training.threads import requested
 
@@ -121,17 +118,9 @@ def command(
         )
     else:
         data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=parts)
-    trained_on = contents(checkpoint.data_sha256)
-    same = all(trained_on.get(name) == sha for name, sha in contents(data.sha256).items())
-    if dataset is None and not same:
-        warn(
-            f"{printable(data.name)}: not the data that this network was trained on; the split "
-            "into training and validation images may be another"
-        )
-    if part == "test":
-        samples, indices = data.test, np.arange(len(data.test.labels))
-    else:
-        samples, indices = data.train, getattr(split_data(settings, data), part)
+    if dataset is None:
+        warn_of_other_data(checkpoint, data)
+    samples, indices = split_samples(settings, data, part)
     threads = threads or requested()
     result = evaluate(network, loss, samples, indices, batch_size, threads)
     report = report_on(

@@ -28,6 +28,7 @@ COMMANDS = {
     "data": "Download, verify, describe and locate data sets.",
     "config": "Show, describe, list and copy configs.",
     "plot": "Draw the curves of one or several runs.",
+    "report": "Write one page about one or several runs.",
     "runs": "List, show, compare and verify runs.",
     "bench": "Show where the time of a training step goes.",
 }

@@ -220,3 +220,16 @@ def find_checkpoint(
     if dataset is not None:
         settings = replace(settings, data=replace(settings.data, dataset=dataset))
     return replace(checkpoint, settings=settings), run, found
+
+
+def warn_of_other_data(checkpoint: Checkpoint, data: DataSet) -> None:
+    """Say on standard error that a network was not trained on the data it is measured on."""
+    from nnctl.datasets import contents
+    from nnctl.display.output import warn
+
+    trained_on = contents(checkpoint.data_sha256)
+    if any(trained_on.get(name) != sha for name, sha in contents(data.sha256).items()):
+        warn(
+            f"{printable(data.name)}: not the data that this network was trained on; the split "
+            "into training and validation images may be another"
+        )

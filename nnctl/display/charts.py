@@ -95,7 +95,7 @@ class Chart:
         kind = AsciiCanvas if options.ascii_only else BrailleCanvas
         glyphs = ASCII if options.ascii_only else UNICODE
         pens = make_pens(len(self.series), options.ascii_only)
-        x_scale, y_scale = self._scales()
+        x_scale, y_scale = self.scales()
         y_ticks = y_scale.ticks(max(2, (height + 1) // 2))
         gutter = _gutter(y_ticks.values(), self.x_label, width)
         canvas = kind(max(width - gutter - 2, 1) if gutter else width, height)
@@ -146,7 +146,8 @@ class Chart:
             entries.append((f"{pen.letter} {text}".strip(), pen.style, series.name))
         return entries + [(glyphs.mark, QUIET_STYLE, mark.name) for mark in self.marks]
 
-    def _scales(self) -> tuple[Scale, Scale]:
+    def scales(self) -> tuple[Scale, Scale]:
+        """Return the scales of x and y."""
         points = [point for series in self.series for point in series.points]
         xs = [x for x, _ in points] + [mark.x for mark in self.marks]
         if self.x_range:

@@ -58,6 +58,18 @@ def split_data(settings: Settings, data: DataSet) -> Split:
     )
 
 
+def split_samples(settings: Settings, data: DataSet, part: str) -> tuple[Samples, Array]:
+    """Return the samples of a data set's file, and which of them are train, validation or test.
+
+    Raises:
+        ConfigError: as `split_data`.
+
+    """
+    if part == "test":
+        return data.test, np.arange(len(data.test.labels))
+    return data.train, getattr(split_data(settings, data), part)
+
+
 class Engine:
     """A network, its optimizer, and the processes that take their steps and measure them."""
 
