@@ -29,6 +29,7 @@ from nnctl.nn.functions import Array
 from nnctl.pictures.preparation import prepare
 from nnctl.pictures.reading import read
 from nnctl.runs.checkpoint import load
+from nnctl.training.evaluation import chunks
 
 Page = Callable[[Array, np.random.Generator], bytes]
 
@@ -115,10 +116,11 @@ def main() -> None:
     network = load(arguments.run / "checkpoints" / "best.safetensors").network()
 
     def classes(prepared: Array) -> Array:
-        everything = Samples(prepared.reshape(len(prepared), -1), labels[: len(prepared)])
-        batch = Gatherer(everything).images(np.arange(len(prepared)))
-        found: Array = network.forward(batch).argmax(axis=1)
-        return found
+        pixels = prepared.reshape(len(prepared), -1)
+        gather = Gatherer(Samples(pixels, labels[: len(pixels)]))
+        found = [network.forward(gather.images(np.arange(len(pixels))[part])).argmax(axis=1)
+                 for part in chunks(len(pixels))]  # fmt: skip
+        return np.concatenate(found)
 
     plain = (classes(images) == labels).mean()
     print(f"{len(labels):,} digits of the test set; as they are: {plain:.2%} right")

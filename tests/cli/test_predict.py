@@ -123,6 +123,15 @@ def test_several_digits_are_lines_from_left_to_right(
     assert "--several" in row["warnings"][-1]
 
 
+def test_box_is_in_pixels_of_the_file_also_where_that_is_large(
+    runs_dir: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    grey = on_paper(digit(3)[0])
+    [small] = lines(capsys, save(tmp_path / "small.png", grey))
+    [large] = lines(capsys, save(tmp_path / "large.png", grey.repeat(9, 0).repeat(9, 1)))
+    assert large["box"] == pytest.approx([9 * place for place in small["box"]], abs=9)
+
+
 def test_standard_input_is_read(
     runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,10 @@ def pages() -> dict[str, Array]:
         light = np.linspace(120, 230, columns) + np.linspace(-15, 15, rows)[:, None]
         found[f"photo-{factor}"] = light * (1 - 0.8 * ink / 255) + rng.normal(0, 4, ink.shape)
         found[f"image-{factor}"] = np.roll(image, index, axis=0)
+    for width in (1, 2, 3, 4, 5, 60, 70, 80):  # discs of many radii
+        found[f"stroke-{width}"] = np.full((200, 160), 255.0)
+        found[f"stroke-{width}"][20:180, 60 : 60 + width] = 0
+        found[f"stroke-{width}"][20 : 20 + width, 30:60] = 0
     thin, thick = np.full((160, 120), 255.0), np.full((160, 120), 255.0)
     thin[20:140, 60] = thin[20, 20:60] = 0
     thick[20:140, 40:90] = 0
