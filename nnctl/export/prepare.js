@@ -303,7 +303,7 @@ function strokeWidth(ink) {
 
 function changeStrokes(fine, width) {
   const r = (FINE * (USUAL - width)) / (2 * (INK - USUAL));
-  const reach = Math.floor(Math.abs(r) + 0.5), thicker = r > 0;
+  const reach = Math.floor(Math.abs(r)), thicker = r > 0;
   let most = 0;
   for (const value of fine.data) most = Math.max(most, value);
   const full = { ...fine, data: fine.data.map((value) => (thicker ? value / most : 1 - value / most)) };
@@ -311,7 +311,7 @@ function changeStrokes(fine, width) {
   const result = { rows, columns, data: data.slice() };
   for (let dy = -reach; dy <= reach; dy++) {
     for (let dx = -reach; dx <= reach; dx++) {
-      if (dx * dx + dy * dy > r * r + 0.25) continue;
+      if (dx * dx + dy * dy > r * r) continue;
       for (let y = Math.max(dy, 0); y < rows + Math.min(dy, 0); y++) {
         for (let x = Math.max(dx, 0); x < columns + Math.min(dx, 0); x++) {
           const from = data[(y - dy) * columns + x - dx], to = y * columns + x;

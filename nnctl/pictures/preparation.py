@@ -357,7 +357,7 @@ def change_strokes(fine: Array, width: float) -> Array:
     solves (width FINE / INK + 2 r) INK / (FINE + 2 r) = USUAL.
     """
     r = FINE * (USUAL - width) / (2 * (INK - USUAL))
-    reach = int(abs(r) + 0.5)
+    reach = int(abs(r))
     thicker = r > 0
     full = fine / fine.max()
     padded = np.pad(full if thicker else 1 - full, reach + 1, constant_values=0 if thicker else 1)
@@ -365,7 +365,7 @@ def change_strokes(fine: Array, width: float) -> Array:
     rows, columns = padded.shape
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
-            if dx * dx + dy * dy <= r * r + 0.25:
+            if dx * dx + dy * dy <= r * r:
                 here = shifted(dy, rows), shifted(dx, columns)
                 there = shifted(-dy, rows), shifted(-dx, columns)
                 np.maximum(result[here], padded[there], out=result[here])
