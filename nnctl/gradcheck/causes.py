@@ -389,7 +389,7 @@ CAUSES: tuple[Callable[[LayerUnderTest, Comparison], str | None], ...] = (
 
 def describe(found: Comparison) -> str:
     """Return how a parameter's gradient in a whole step is wrong, as the end of a sentence."""
-    if not found.full.any():
+    if not found.analytic[found.failed].any():
         return "is left at 0"
     ratio = _ratio(found)
     if ratio is None:

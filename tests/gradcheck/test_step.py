@@ -143,6 +143,22 @@ def test_check_catches_a_fault_of_the_step_though_every_layer_is_right(
         assert words in report.cause
 
 
+def test_check_looks_nearby_where_all_of_a_gradient_is_0(monkeypatch: Patch) -> None:
+    backward = Network.backward
+
+    def flipped(self: Network, dout: Array, **options: Any) -> Array:
+        dout = backward(self, dout, **options)
+        self.layers[0].gradients["weight"][...] *= -1  # on black images, -0
+        return dout
+
+    monkeypatch.setattr(Network, "backward", flipped)
+    layers: list[Layer] = [Affine(5), BatchNorm(), Tanh(), Affine(CLASSES)]
+    report = checked(black=BATCH, layers=layers)
+    assert report.verdict == "wrong"
+    assert report.cause is not None
+    assert "the gradient of 0.affine.weight has the wrong sign" in report.cause
+
+
 # Faults of the step that several processes share.
 
 
