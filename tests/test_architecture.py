@@ -303,7 +303,7 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
 
 def test_table_of_commands_is_the_folder_of_commands() -> None:
     found = {
-        module.rsplit(".", 1)[1]
+        module.rsplit(".", 1)[1].replace("_", "-")
         for module in modules()
         if module.startswith("nnctl.cli.")
         for node in ast.parse(path_of(module).read_text()).body
@@ -347,7 +347,8 @@ def test_commands_that_read_data_take_the_same_four_options() -> None:
             if found:
                 readers[words.removeprefix("nnctl ")] = found
     assert readers == dict.fromkeys(
-        ["train", "evaluate", "export", "report", "gradcheck", "trace", "bench", "runs verify"]
+        ["train", "evaluate", "export", "report", "gradcheck", "trace", "lr-find", "bench"]
+        + ["runs verify"]
         + [f"data {name}" for name in ("fetch", "verify", "info", "path", "show")],
         shared,
     )

@@ -30,6 +30,7 @@ COMMANDS = {
     "plot": "Draw the curves of one or several runs.",
     "report": "Write one page about one or several runs.",
     "runs": "List, show, compare and verify runs.",
+    "lr-find": "Draw the loss against a growing learning rate, and suggest one.",
     "bench": "Show where the time of a training step goes.",
 }
 
@@ -41,7 +42,7 @@ class LazyGroup(click.Group):
         """Import the command's module, `nnctl.cli.NAME`, and return its `command`."""
         if cmd_name not in self.commands:
             return None
-        command: click.Command = import_module(f"nnctl.cli.{cmd_name}").command
+        command: click.Command = import_module(f"nnctl.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

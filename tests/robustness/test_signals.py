@@ -106,6 +106,7 @@ COMMANDS = {
     "gradcheck": ["gradcheck", "-c", "CONFIG", "--all"],
     "graph": ["graph", "apple*2*tax", "apple=1", "tax=2"],
     "trace": ["trace", "-c", "CONFIG"],
+    "lr-find": ["lr-find", "-c", "CONFIG"],
     "bench": ["bench", "-c", "CONFIG"],
     "runs": ["runs", "verify", "latest"],
     "plot": ["plot", "latest", "--follow"],
