@@ -33,7 +33,7 @@ from nnctl.nn.schedules import SCHEDULES, Schedule
 PACKAGE = Path(nnctl.__file__).parent
 # A room may import those before it, and what lies below all of them.
 ROOMS = [
-    *("nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
+    *("course", "nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
     *("pictures", "export", "display", "report", "cli"),
 ]
 BELOW = {"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.files": {"nnctl.errors"}}

@@ -31,6 +31,7 @@ COMMANDS = {
     "report": "Write one page about one or several runs.",
     "runs": "List, show, compare and verify runs.",
     "lr-find": "Draw the loss against a growing learning rate, and suggest one.",
+    "learn": "Learn backpropagation step by step, by the real commands.",
     "bench": "Show where the time of a training step goes.",
 }
 

@@ -107,6 +107,7 @@ COMMANDS = {
     "graph": ["graph", "apple*2*tax", "apple=1", "tax=2"],
     "trace": ["trace", "-c", "CONFIG"],
     "lr-find": ["lr-find", "-c", "CONFIG"],
+    "learn": ["learn", "--step", "3"],
     "bench": ["bench", "-c", "CONFIG"],
     "runs": ["runs", "verify", "latest"],
     "plot": ["plot", "latest", "--follow"],
