@@ -87,6 +87,7 @@ def command(
     --dataset also takes a folder with one subfolder of pictures a class, as in ./digits/7/me.jpg:
     they are prepared as `nnctl predict` does.
     """
+    import time
     from dataclasses import asdict
 
     from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
@@ -122,7 +123,9 @@ def command(
         warn_of_other_data(checkpoint, data)
     samples, indices = split_samples(settings, data, part)
     threads = threads or requested()
+    started = time.perf_counter()
     result = evaluate(network, loss, samples, indices, batch_size, threads)
+    seconds = time.perf_counter() - started
     report = report_on(
         result,
         network.widths[-1],
@@ -145,5 +148,7 @@ def command(
             data.image_shape,
             confident_mistakes(network, loss, samples, indices, result, errors),
             probabilities=isinstance(loss, SoftmaxWithLoss),
+            batch_size=batch_size,
+            seconds=seconds,
         )
     check(requirements, asdict(report))

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nnctl.cli.options import help_end, runs_dir_option
 from nnctl.errors import RunError, UsageError, printable
 
+if TYPE_CHECKING:
+    from nnctl.display.curves import Row
+    from nnctl.runs.folder import RunFolder
+
 
 @click.command(epilog=help_end("nnctl plot two-layer-001 two-layer-002 --log", 5))
 @click.argument("names", metavar="[RUN]...", nargs=-1)
 @click.option(
     "--metric",
-    type=click.Choice(["loss", "accuracy", "gap"]),
+    type=click.Choice(["loss", "accuracy", "gap", "batch_loss"]),
     default="loss",
     show_default=True,
-    help="What to draw; gap: validation loss - training loss.",
+    help="What to draw; gap: validation loss - training loss; batch_loss: the loss of each step.",
 )
 @click.option("--log", is_flag=True, help="Draw the y axis logarithmically.")
 @click.option(
@@ -25,7 +31,7 @@ from nnctl.errors import RunError, UsageError, printable
     metavar="W",
     type=click.IntRange(min=1),
     default=1,
-    help="Draw the mean of W epochs around each.",
+    help="Draw the mean of W epochs, or steps, around each.",
 )
 @click.option("--follow", is_flag=True, help="Redraw while the runs train, until they are over.")
 @click.option(
@@ -47,14 +53,15 @@ def command(
     """Draw the curves of one or several runs in one chart; default the latest run.
 
     One or two runs are drawn with their training and validation curves, more with their
-    validation curves alone.
+    validation curves alone. A run keeps its batch losses with --set training.log_steps=true.
     """
     from nnctl.display.charts import Chart
+    from nnctl.display.curves import step_rows
     from nnctl.display.output import console, warn
     from nnctl.display.plot import check_picture, runs_chart, write_picture
     from nnctl.files import exists
     from nnctl.runs.find import find_runs
-    from nnctl.runs.folder import LATEST, read_metrics
+    from nnctl.runs.folder import LATEST, read_metrics, read_steps
     from nnctl.runs.lock import ended
 
     if output is not None:
@@ -65,8 +72,14 @@ def command(
     unique = len({path.name for path in runs}) == len(runs)
     labels = {path: printable(path.name if unique else run.path) for path, run in runs.items()}
 
+    def rows_of(run: RunFolder) -> Sequence[Row]:
+        rows = read_metrics(run)
+        if metric != "batch_loss":
+            return rows
+        return step_rows([row.batch_loss for row in read_steps(run)], rows)
+
     def chart() -> Chart:
-        rows = {labels[path]: read_metrics(run) for path, run in runs.items()}
+        rows = {labels[path]: rows_of(run) for path, run in runs.items()}
         height = min(max(console().height - 6, 5), 20)
         return runs_chart(rows, metric, log=log, smooth=smooth, height=height)
 

@@ -1,6 +1,7 @@
 """The schema of a config, derived from types: it validates a value, completes and describes it.
 
     int, float                    a number; `Annotated[float, Range(gt=0)]` has limits
+    bool                          true or false
     X | None                      X, or null
     a dataclass                   a mapping: its fields are the keys, with their defaults
     Initializer                   an entry of INITIALIZERS
@@ -132,6 +133,18 @@ class CountOrFractionSchema(Schema):
     def json_schema(self) -> JsonSchema:
         fraction = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
         return {"anyOf": [self.count.json_schema(), fraction, {"type": "null"}]}
+
+
+class SwitchSchema(Schema):
+    """True or false, spelt like that."""
+
+    def _validate(self, node: YamlNode, problems: Problems) -> YamlNode:
+        if not isinstance(node.value, bool):
+            problems.add(node.place, f"{node.path} must be true or false, not {node}")
+        return node
+
+    def json_schema(self) -> JsonSchema:
+        return {"type": "boolean"}
 
 
 class TextSchema(Schema):
@@ -494,6 +507,8 @@ def schema_of(hint: Any) -> Schema:
         return KindSchema(Initializer, "he_normal")
     if is_dataclass(kind):
         return mapping_schema(kind)
+    if kind is bool:
+        return SwitchSchema()
     limits = next((extra for extra in extras if isinstance(extra, Range)), Range())
     return NumberSchema(kind, limits)
 

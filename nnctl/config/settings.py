@@ -84,6 +84,7 @@ class TrainingSettings:
     checkpoint_seconds: Annotated[
         NotNegative, "Write a checkpoint inside an epoch after so many seconds."
     ] = 30.0
+    log_steps: Annotated[bool, "Keep the loss of every batch in the run's steps.jsonl."] = False
 
 
 @dataclass(frozen=True, kw_only=True)

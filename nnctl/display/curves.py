@@ -28,6 +28,19 @@ def points(rows: Sequence[Row], field: str, factor: float = 1.0) -> list[Point]:
     ]
 
 
+def step_rows(losses: Sequence[float | None], rows: Sequence[Row]) -> list[Row]:
+    """Return the batch losses of a run's steps as rows, at the epoch that each step begins at.
+
+    `rows` are the run's metrics, which know how many steps there are to an epoch.
+    """
+    if not rows:
+        return []
+    steps_per_epoch = rows[0]["step"] / rows[0]["epoch"]
+    return [
+        {"epoch": step / steps_per_epoch, "batch_loss": loss} for step, loss in enumerate(losses)
+    ]
+
+
 def gap_points(rows: Sequence[Row]) -> list[Point]:
     """Return validation loss - training loss over the epochs."""
     train, other = points(rows, "train_loss"), points(rows, f"{monitored_set(rows)}_loss")
@@ -38,11 +51,16 @@ def gap_points(rows: Sequence[Row]) -> list[Point]:
 
 
 def metric_series(rows: Sequence[Row], metric: str) -> dict[str, Series]:
-    """Return the series of a metric by the set they are of; accuracies in percent."""
+    """Return the series of a metric by the set they are of; accuracies in percent.
+
+    What is one curve alone, gap or batch_loss, stands under the monitored set's name.
+    """
     monitored = monitored_set(rows)
     named = {"train": "train", monitored: monitored}
     if monitored == "test":
         named["test"] = "test (no validation set)"
+    if metric == "batch_loss":
+        return {monitored: Series("batch loss", points(rows, metric))}
     if metric == "gap":
         return {monitored: Series(f"gap: {monitored} - train", gap_points(rows))}
     factor = 100 if metric == "accuracy" else 1

@@ -37,10 +37,13 @@ def print_evaluation(
     mistakes: Sequence[Mistake],
     *,
     probabilities: bool,
+    batch_size: int,
+    seconds: float,
 ) -> None:
     """Print the figures of an evaluation for a person, then mistakes as pictures.
 
-    `probabilities` tells whether the mistakes' scores are that, or a network's raw outputs.
+    `probabilities` tells whether the mistakes' scores are that, or a network's raw outputs;
+    `seconds` is how long it took to read the images, `batch_size` at a time.
     """
     out = console()
     confusion = np.array(report.confusion_matrix)
@@ -52,6 +55,10 @@ def print_evaluation(
         f"{checkpoint}: {printable(report.dataset)}, {report.split} split, "
         f"{report.samples:,} images"
     )
+    samples = report.samples
+    batches = math.ceil(samples / batch_size)
+    of = f"1 batch of {samples:,}" if batches == 1 else f"{batches:,} batches of {batch_size:,}"
+    out.print(f"read in {of}, in {seconds:.2f} s")
     out.print(f"\nloss      {report.loss:.4f}")
     out.print(f"accuracy  {report.accuracy:.2%} (95% interval {low:.2%} to {high:.2%})\n")
     out.print(figures(CLASS_COLUMNS, class_cells(report.per_class, class_names)))

@@ -17,7 +17,12 @@ from nnctl.files import write_atomically
 
 BOTH_CURVES = 2  # so many runs are shown with their training curves too
 
-TITLES = {"loss": "loss", "accuracy": "accuracy (%)", "gap": "gap in loss"}
+TITLES = {
+    "loss": "loss",
+    "accuracy": "accuracy (%)",
+    "gap": "gap in loss",
+    "batch_loss": "batch loss",
+}
 FORMATS = {".svg": "svg", ".png": "png"}
 LINE_STYLES = ("-", ":", "--", "-.")
 
@@ -28,7 +33,7 @@ def runs_chart(
     """Return the curves of `runs`, rows of metrics by the name of their run.
 
     One or two runs have both their curves, training and validation; of more, only the latter is
-    drawn. `smooth` is the number of epochs that a point is the mean of.
+    drawn. `smooth` is the number of rows that a point is the mean of.
     """
     series = []
     for name, rows in runs.items():
@@ -41,7 +46,7 @@ def runs_chart(
     if len(runs) == 1:
         title += f" of {next(iter(runs))}"
     if smooth > 1:
-        title += f", mean of {smooth} epochs"
+        title += f", mean of {smooth} {'steps' if metric == 'batch_loss' else 'epochs'}"
     marks = best_mark(next(iter(runs.values()))) if len(runs) == 1 else []
     return Chart(title, series, marks, log_y=log, height=height)
 

@@ -36,6 +36,7 @@ from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 LATEST = "latest"
 MAX_BYTES = 1 << 20  # of a file of a run
 MAX_METRICS_BYTES = 64 << 20  # over 100,000 epochs
+MAX_STEPS_BYTES = 256 << 20  # over four million steps
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def steps(self) -> Path:
+        """One JSON line a step, if the run keeps them: training.log_steps."""
+        return self.path / "steps.jsonl"
+
+    @property
     def summary(self) -> Path:
         """The fields of `run_finished`."""
         return self.path / "summary.json"
@@ -91,7 +97,7 @@ class RunFolder:
         The manifest says whose folder it is.
         """
         return (
-            *(self.config, self.metrics, self.summary),
+            *(self.config, self.metrics, self.steps, self.summary),
             *(self.test_predictions, self.validation_predictions),
             *(self.last, self.best, self.manifest),
         )
@@ -105,6 +111,13 @@ class RunFolder:
     def best(self) -> Path:
         """The checkpoint of the lowest validation loss."""
         return self.path / "checkpoints" / "best.safetensors"
+
+
+class StepRow(msgspec.Struct, frozen=True):
+    """A line of steps.jsonl; the loss is None where it was not finite."""
+
+    step: int  # from 1
+    batch_loss: float | None  # of this batch alone, as minimised
 
 
 @dataclass(frozen=True)
@@ -284,11 +297,26 @@ def append_row(run: RunFolder, row: EpochFinished) -> None:
         SystemFailure: it could not be written; the file is as it was.
 
     """
+    _append(run.metrics, json_line(row))
+
+
+def append_steps(run: RunFolder, first: int, losses: Sequence[float]) -> None:
+    """Append the batch losses of the steps from `first` on, and return when they are on the disk.
+
+    Raises:
+        SystemFailure: they could not be written; the file is as it was.
+
+    """
+    rows = (StepRow(step=step, batch_loss=loss) for step, loss in enumerate(losses, first))
+    _append(run.steps, b"".join(map(json_line, rows)))
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Append whole lines in one go."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    data = json_line(row)
     with (
-        as_system_failure("writing", run.metrics),
-        open(os.open(run.metrics, flags, 0o666), "ab", buffering=0) as file,
+        as_system_failure("writing", path),
+        open(os.open(path, flags, 0o666), "ab", buffering=0) as file,
     ):
         before = file.seek(0, os.SEEK_END)
         try:
@@ -299,6 +327,63 @@ def append_row(run: RunFolder, row: EpochFinished) -> None:
             with suppress(OSError):
                 file.truncate(before)
             raise
+
+
+def read_steps(run: RunFolder) -> list[StepRow]:
+    """Return the batch losses that a run has kept, of the steps from 1 on.
+
+    A torn last line is left out.
+
+    Raises:
+        RunError: the run keeps none, or a line is damaged.
+
+    """
+    if not exists(run.steps):
+        raise RunError(
+            f"{printable(run.path)}: keeps no batch losses\n"
+            "train with: --set training.log_steps=true"
+        )
+    return _step_rows(run, _step_lines(run))
+
+
+def repair_steps(run: RunFolder, steps: int) -> None:
+    """Cut off the batch losses past the first `steps`, which come again.
+
+    Raises:
+        RunError: there are fewer, or one of them is damaged.
+
+    """
+    lines = _step_lines(run)[:steps]
+    if len(lines) < steps:
+        raise RunError(
+            f"{printable(run.steps)}: ends at step {len(lines)}, but the checkpoint is of step "
+            f"{steps}\nbring the original file back"
+        )
+    _step_rows(run, lines)
+    wanted = b"".join(lines)
+    if read_regular(run.steps, MAX_STEPS_BYTES) != wanted:
+        write_atomically(run.steps, wanted)
+
+
+def _step_rows(run: RunFolder, lines: Sequence[bytes]) -> list[StepRow]:
+    """Return lines as rows; they are those of the steps from 1 on."""
+    rows = []
+    decode = msgspec.json.Decoder(StepRow).decode
+    for number, line in enumerate(lines, 1):
+        try:
+            row = decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            row = None
+        if row is None or row.step != number:
+            raise RunError(f"{printable(run.steps)}:{number}: damaged line")
+        rows.append(row)
+    return rows
+
+
+def _step_lines(run: RunFolder) -> list[bytes]:
+    """Return the whole lines of the batch losses."""
+    lines = read_regular(run.steps, MAX_STEPS_BYTES).splitlines(keepends=True)
+    return [line for line in lines if line.endswith(b"\n")]
 
 
 def repair_metrics(run: RunFolder, history: list[EpochFinished]) -> None:

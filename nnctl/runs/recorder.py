@@ -15,7 +15,7 @@ from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
 from nnctl.files import as_system_failure, as_text, write_atomically
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
-from nnctl.runs.folder import RunFolder, append_row, new_manifest, now, to_json
+from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest, now, to_json
 from nnctl.runs.resume import Recorded, changes, go_on
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
@@ -67,6 +67,8 @@ def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
     )
     write_atomically(run.manifest, to_json(manifest))
     write_atomically(run.metrics, b"")
+    if trainer.settings.training.log_steps:
+        write_atomically(run.steps, b"")
     with as_system_failure("creating", run.last.parent):
         run.last.parent.mkdir(exist_ok=True)
     write_atomically(run.config, to_yaml(trainer.settings).encode())
@@ -78,8 +80,9 @@ def record(
 ) -> Iterator[Event]:
     """Train, keep everything that happens in `run`, and pass the events on.
 
-    A metrics row is on the disk before the checkpoint that covers it, and the best checkpoint
-    before the last: whatever moment the process is killed at, `last` can be resumed.
+    A metrics row, and each step's loss where they are kept, is on the disk before the checkpoint
+    that covers it, and the best checkpoint before the last: whatever moment the process is killed
+    at, `last` can be resumed.
     """
     saved_at, saved_step = time.monotonic(), -1
 
@@ -88,14 +91,21 @@ def record(
         write_atomically(run.last, data)
         saved_at, saved_step = time.monotonic(), trainer.progress.step
 
+    def save_steps() -> None:
+        if losses := trainer.step_losses:
+            append_steps(run, trainer.progress.step - len(losses) + 1, losses)
+            losses.clear()
+
     def save_inside_epoch() -> None:
         data = dump(checkpoint_of(trainer))
+        save_steps()
         manifest["unfinished_epoch_seconds"] = trainer.epoch_seconds
         write_atomically(run.manifest, to_json(manifest))
         save(data)
 
     def save_epoch(event: EpochFinished) -> None:
         data = dump(checkpoint_of(trainer))
+        save_steps()
         append_row(run, event)
         if event is trainer.best and trainer.monitored == "validation":
             write_atomically(run.best, data)
@@ -136,6 +146,7 @@ def record(
                 yield end
                 return
     except Diverged:
+        save_steps()
         end = trainer.finish("diverged")
         save_end(end)
         yield end

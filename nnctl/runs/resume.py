@@ -22,6 +22,7 @@ from nnctl.runs.folder import (
     read_metrics,
     read_summary,
     repair_metrics,
+    repair_steps,
     to_json,
 )
 from nnctl.training.events import RunFinished
@@ -209,6 +210,8 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
         return None
     snapshot = checkpoint.snapshot
     repair_metrics(run, trainer.progress.history)
+    if before.settings.training.log_steps:
+        repair_steps(run, trainer.progress.step)
     unfinished = _seconds(manifest, "unfinished_epoch_seconds") if snapshot.progress.position else 0
     trainer.epoch_seconds = unfinished
     # A run that was killed has not told how long it took: at least as long as its epochs.

@@ -130,6 +130,8 @@ class Trainer:
         self.best: EpochFinished | None = None  # lowest monitored loss, the earliest on a tie
         self._best_parameters: dict[str, Array] = {}
         self._learning_rate = 0.0  # of the last step
+        # Since the caller took them last; None: training.log_steps is off.
+        self.step_losses: list[float] | None = [] if training.log_steps else None
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
         self.seconds = 0.0  # spent on the run in earlier sessions
         self._since = time.perf_counter()
@@ -304,6 +306,8 @@ class Trainer:
             )
             progress.step += 1
             loss = self.engine.learn(start, stop, progress.step, self._learning_rate)
+            if self.step_losses is not None:
+                self.step_losses.append(loss)
             self._watch_for_divergence(loss)
             progress.loss_sum += loss * (stop - start)
             progress.position = stop

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from nnctl.cli.group import cli, run
 from nnctl.display import region
+from nnctl.display.curves import step_rows
 from nnctl.display.plot import smoothed
 from nnctl.runs.folder import RunFolder
 from nnctl.runs.lock import owned
@@ -47,6 +48,37 @@ def test_run_is_drawn_with_its_training_curve_and_best_epoch(runs_dir: Path) -> 
 )
 def test_metric_is_the_one_asked_for(runs_dir: Path, metric: str, title: str) -> None:
     assert plot("wide-001", "--metric", metric).startswith(f"{title} of wide-001")
+
+
+def train_tiny(*arguments: str) -> None:
+    words = ["train", "-c", "tiny", "--epochs", "1", "-q", "--set", "training.log_steps=true"]
+    assert run([*words, *arguments]) == 0
+
+
+def test_batch_loss_is_drawn_step_by_step_over_the_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_tiny("--name", "one", "--batch-size", "1")
+    train_tiny("--name", "many", "--batch-size", "600")
+    text = plot("--metric", "batch_loss", "one-001", "many-001", "--smooth", "3")
+    assert text.startswith("batch loss, mean of 3 steps")
+    assert "one-001 batch loss" in text
+    assert "many-001 batch loss" in text
+    rows = [{"epoch": 1, "step": 4}]
+    assert [row["epoch"] for row in step_rows([3.0, 2.0, None, 1.0, 0.5], rows)] == [
+        *(0, 0.25, 0.5, 0.75, 1)
+    ]
+    steps = Path("runs/many-001/steps.jsonl").read_text().splitlines()
+    assert len(steps) == 3
+    assert json.loads(steps[0])["batch_loss"] == pytest.approx(0.69, abs=0.2)  # about ln 2
+
+
+def test_batch_loss_of_a_run_that_kept_none_says_how_to_keep_it(
+    runs_dir: Path, capsys: Text
+) -> None:
+    assert run(["plot", "wide-001", "--metric", "batch_loss"]) == 5
+    assert "--set training.log_steps=true" in capsys.readouterr().err
 
 
 def test_two_runs_have_both_curves_and_more_runs_the_monitored_one(runs_dir: Path) -> None:

@@ -140,6 +140,7 @@ class Configs:
             "early_stopping": st.none() | stopping,
             "clip_norm": st.none() | rates,
             "checkpoint_seconds": rates,
+            "log_steps": st.booleans(),
         }
         return self.mappings(
             {"network": st.lists(self.maybe(self.layers()), min_size=1, max_size=4)},

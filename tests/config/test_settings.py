@@ -66,6 +66,7 @@ def test_defaults_are_those_of_the_contract(load: Load) -> None:
             "early_stopping": None,
             "clip_norm": None,
             "checkpoint_seconds": 30.0,
+            "log_steps": False,
         },
     }
 

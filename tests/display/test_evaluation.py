@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,10 +127,12 @@ def test_evaluation_of_clothes_names_the_classes(
     image = np.zeros(784, np.uint8)
     mistake = Mistake(index=12, label=6, image=image, classes=(0, 6), scores=(0.8, 0.15))
     names = CATALOGUE["fashion-mnist"].class_names
-    print_evaluation(report, names, (28, 28), [mistake], probabilities=True)
+    took: dict[str, Any] = {"batch_size": 250, "seconds": 0.04}
+    print_evaluation(report, names, (28, 28), [mistake], probabilities=True, **took)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "clothes-001, best checkpoint: fashion-mnist, test split, 911 images"
-    assert lines[3] == "accuracy  98.79% (95% interval 97.85% to 99.32%)"
+    assert lines[1] == "read in 4 batches of 250, in 0.04 s"
+    assert lines[4] == "accuracy  98.79% (95% interval 97.85% to 99.32%)"
     assert [line.split() for line in lines if line.startswith("6 Shirt")] == [
         ["6", "Shirt", "100.0%", "91.8%", "95.7%", "98"],
         ["6", "Shirt", "█8", *["·"] * 5, "90", *["·"] * 3],
@@ -137,5 +140,5 @@ def test_evaluation_of_clothes_names_the_classes(
     assert "Most often confused: Shirt as T-shirt/top (8), Ankle boot as Sneaker (3)" in lines
     assert "Most confident mistakes (1 of 11):" in lines
     assert lines[-3:] == ["image 12: Shirt", "T-shirt/top  80.0%", "Shirt  15.0%"]
-    print_evaluation(report, names, (28, 28), [mistake], probabilities=False)
+    print_evaluation(report, names, (28, 28), [mistake], probabilities=False, **took)
     assert "T-shirt/top  0.800" in capsys.readouterr().out

@@ -79,7 +79,10 @@ class Lab:
             "data": {"dataset": str(self.data), "validation": 100},
             "network": [{"affine": 12}, "relu", {"dropout": 0.2}, {"affine": 10}],
             "optimizer": {"kind": "adam"},
-            "training": {"epochs": 3, "batch_size": 50, "checkpoint_seconds": 0},
+            "training": {
+                **{"epochs": 3, "batch_size": 50},
+                **{"checkpoint_seconds": 0, "log_steps": True},
+            },
         }
         for key, value in changes.items():
             config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
@@ -189,8 +192,8 @@ class Run:
     @property
     def result(self) -> tuple[object, ...]:
         """All that must not depend on what happened on the way."""
-        predictions = (self.path / "test_predictions.csv").read_bytes()
-        return self.last, self.best, self.rows, self.summary, predictions
+        kept = [(self.path / name).read_bytes() for name in ("test_predictions.csv", "steps.jsonl")]
+        return self.last, self.best, self.rows, self.summary, *kept
 
 
 @pytest.fixture(scope="session")

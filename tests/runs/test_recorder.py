@@ -12,11 +12,11 @@ import pytest
 
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Samples
-from nnctl.errors import Diverged
+from nnctl.errors import Diverged, RunError
 from nnctl.files import write_atomically
 from nnctl.runs import recorder
 from nnctl.runs.checkpoint import load
-from nnctl.runs.folder import RunFolder, append_row
+from nnctl.runs.folder import RunFolder, append_row, read_steps
 from nnctl.runs.lock import new_run
 from nnctl.runs.resume import recorded
 from nnctl.training.events import (
@@ -324,3 +324,71 @@ def test_overflow_of_the_optimizer_alone_is_divergence(
     assert rows(tmp_path / "run") == []
     summary = json.loads(RunFolder(tmp_path / "run").summary.read_text())
     assert (summary["epochs"], summary["best_epoch"], summary["train_loss"]) == (0, None, None)
+
+
+def losses_of(folder: Path) -> list[tuple[int, float | None]]:
+    return [(row.step, row.batch_loss) for row in read_steps(RunFolder(folder))]
+
+
+def test_batch_loss_of_every_step_is_kept_where_asked_for(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    events = train(tiny_settings(training={"log_steps": True}), tiny_data, tmp_path / "kept")
+    losses = losses_of(tmp_path / "kept")
+    assert [step for step, _ in losses] == [*range(1, last_step(events) + 1)]
+    sizes = [event.step for event in events if isinstance(event, EpochFinished)]
+    # The running means that the events tell are made of them.
+    means = {event.step: event.batch_loss for event in events if isinstance(event, StepFinished)}
+    first = [loss or 0.0 for _, loss in losses[: sizes[0] - 1]]
+    for step in range(1, sizes[0]):
+        assert means[step] == pytest.approx(np.mean(first[:step]), rel=1e-6)
+    train(tiny_settings(), tiny_data, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "steps.jsonl").exists()
+    with pytest.raises(RunError, match=r"training\.log_steps=true"):
+        read_steps(RunFolder(tmp_path / "plain"))
+    weights = [load(RunFolder(tmp_path / name).last).snapshot for name in ("kept", "plain")]
+    for name, array in weights[0].parameters.items():
+        np.testing.assert_array_equal(array, weights[1].parameters[name])
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 7])
+@pytest.mark.parametrize("rest", [b"", b'{"step":', b'{"step":9,"batch_loss":1.0}\nrubbish\n'])
+def test_batch_losses_are_exact_after_an_interruption(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path, stop_at: int, rest: bytes
+) -> None:
+    settings = tiny_settings(training={"log_steps": True})
+    train(settings, tiny_data, tmp_path / "whole")
+    parted = tmp_path / "parted"
+    train(settings, tiny_data, parted, stop=lambda events: last_step(events) >= stop_at)
+    assert len(losses_of(parted)) == stop_at
+    with open(RunFolder(parted).steps, "ab") as file:  # what a kill may leave behind
+        file.write(rest)
+    train(settings, tiny_data, parted)
+    steps = [RunFolder(folder).steps.read_bytes() for folder in (parted, tmp_path / "whole")]
+    assert steps[0] == steps[1]
+
+
+def test_batch_losses_that_are_gone_are_not_made_up(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    settings = tiny_settings(training={"log_steps": True})
+    train(settings, tiny_data, tmp_path / "run", stop=lambda events: last_step(events) >= 5)
+    steps = RunFolder(tmp_path / "run").steps
+    whole = steps.read_bytes()
+    steps.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    with pytest.raises(RunError, match="ends at step 3, but the checkpoint is of step 5"):
+        train(settings, tiny_data, tmp_path / "run")
+    steps.write_bytes(whole.replace(b'"step":2', b'"step":7'))
+    with pytest.raises(RunError, match=r"steps\.jsonl:2: damaged line"):
+        train(settings, tiny_data, tmp_path / "run")
+
+
+def test_batch_loss_that_diverged_is_the_last_that_is_kept(
+    tiny_data: DataSet, tiny_settings: Make, tmp_path: Path
+) -> None:
+    huge = {"kind": "sgd", "learning_rate": 1e30}
+    settings = tiny_settings(optimizer=huge, training={"log_steps": True})
+    with pytest.raises(Diverged):
+        train(settings, tiny_data, tmp_path / "run")
+    *_, (_, last) = losses_of(tmp_path / "run")
+    assert last is None
