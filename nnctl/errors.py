@@ -42,6 +42,9 @@ class SystemFailure(NnctlError):
     """The operating system refused something: disk full, permission, a closed pipe."""
 
 
+OUT_OF_MEMORY = "out of memory; a smaller network or batch size needs less, as does --threads 1"
+
+
 class UsageError(NnctlError):
     """The command was called in a way that can't work."""
 

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_config
 from nnctl.cli.options import config_option, help_end, json_option, set_options
 from nnctl.errors import UsageError
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
-
-def _complete(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Complete the names of bundled configs."""
-    from click.shell_completion import CompletionItem
-
-    from nnctl.config import bundled_configs
-
-    return [
-        CompletionItem(config.name, help=config.description)
-        for config in bundled_configs()
-        if config.name.startswith(incomplete)
-    ]
 
 
 @click.group(epilog=help_end("nnctl config list\nnnctl config show --config deep"))
@@ -48,11 +30,12 @@ def show(config: str | None, overrides: tuple[tuple[str, str], ...], as_json: bo
     Short forms are written out and overrides applied. What is printed is a config again, and
     trains the same.
     """
-    from nnctl.config import load_settings, to_dict, to_yaml
+    from nnctl.cli.loading import read_settings
+    from nnctl.config import to_dict, to_yaml
 
     if config is None:
         raise UsageError("give --config FILE; `nnctl config list` names some that are bundled")
-    settings = load_settings(config, overrides)
+    settings = read_settings(config, overrides)
     if as_json:
         from nnctl.display.output import print_json
 
@@ -88,15 +71,18 @@ def list_(as_json: bool) -> None:
 
 
 @command.command(epilog=help_end("nnctl config copy two-layer my-experiment.yaml"))
-@click.argument("name", shell_complete=_complete)
+@click.argument("name", shell_complete=complete_config)
 @click.argument("destination", metavar="[DEST]", default=".", type=click.Path(path_type=Path))
 def copy(name: str, destination: Path) -> None:
     """Copy a bundled config, to change it.
 
-    DEST is a file or a folder; default NAME.yaml in the current folder. A file that exists is
-    never overwritten.
+    DEST is a file, a folder, or - for standard output; default NAME.yaml in the current folder. A
+    file that exists is never overwritten.
     """
     from nnctl.config import bundled_config
-    from nnctl.display.output import print_path
+    from nnctl.display.output import print_path, write_result
 
+    if destination == Path("-"):
+        write_result(destination, bundled_config(name).path.read_bytes())
+        return
     print_path(bundled_config(name).copy(destination))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import data_options, help_end, json_option, runs_dir_option
 from nnctl.cli.requirements import Requirement, check, require_option
 from nnctl.errors import UsageError
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 @click.command(
     epilog=help_end("nnctl evaluate latest --split test --require 'accuracy>=0.97'", 3, 4, 5)
 )
-@click.argument("run", metavar="[RUN|FILE.safetensors]", default="latest")
+@click.argument(
+    "run", metavar="[RUN|FILE.safetensors]", default="latest", shell_complete=complete_run
+)
 @click.option(
     "--checkpoint",
     "which",
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     "csv",
     metavar="FILE.csv",
     type=click.Path(path_type=Path, readable=False),
-    help="Write the prediction for each sample.",
+    help="Write the prediction for each sample; - prints it in place of the result.",
 )
 @click.option(
     "--errors",
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 )
 @runs_dir_option
 @json_option
+@click.option("-q", "--quiet", is_flag=True, help="Print the accuracy and nothing else.")
 @require_option("accuracy>=0.97", lambda: ["samples", "loss", "accuracy"])
 @data_options
 def command(
@@ -75,6 +79,7 @@ def command(
     errors: int,
     runs_dir: Path,
     as_json: bool,
+    quiet: bool,
     requirements: tuple[Requirement, ...],
     source: Source,
     threads: int | None,
@@ -92,8 +97,8 @@ def command(
 
     from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
     from nnctl.config import build
-    from nnctl.display.output import print_json
-    from nnctl.files import as_text, has_separator, write_atomically
+    from nnctl.display.output import print_json, write_result
+    from nnctl.files import as_text, has_separator
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.pictures.folder import holds_pictures, load_pictures
     from nnctl.pictures.reading import check_installed
@@ -101,6 +106,9 @@ def command(
     from nnctl.training.evaluation import evaluate, predictions_csv, report_on
     from nnctl.training.threads import requested
 
+    to_stdout = csv == Path("-")
+    if to_stdout and (as_json or quiet):
+        raise UsageError("--predictions - and --json or --quiet both want standard output")
     checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
     settings = checkpoint.settings
     if part == "validation" and not settings.data.validation:
@@ -118,7 +126,8 @@ def command(
             mnist_like=checkpoint.mnist_like,
         )
     else:
-        data = open_data(settings, source, inputs=checkpoint.inputs, quiet=as_json, parts=parts)
+        silent = as_json or quiet
+        data = open_data(settings, source, inputs=checkpoint.inputs, quiet=silent, parts=parts)
     if dataset is None:
         warn_of_other_data(checkpoint, data)
     samples, indices = split_samples(settings, data, part)
@@ -135,10 +144,12 @@ def command(
         split=part,
     )
     if csv is not None:
-        write_atomically(csv, predictions_csv(result, indices))
+        write_result(csv, predictions_csv(result, indices))
     if as_json:
         print_json(asdict(report))
-    else:
+    elif quiet:
+        print_json(result.accuracy)
+    elif not to_stdout:
         from nnctl.display.evaluation import print_evaluation
         from nnctl.training.mistakes import confident_mistakes
 

@@ -11,7 +11,8 @@ import click
 
 from nnctl import __version__
 from nnctl.cli import signals
-from nnctl.errors import ExitCode, NnctlError, printable
+from nnctl.environment import is_on
+from nnctl.errors import OUT_OF_MEMORY, ExitCode, NnctlError, printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -68,7 +69,14 @@ class LazyGroup(click.Group):
 Example:
   nnctl train --config quickstart
 
-`nnctl COMMAND --help` tells more. NNCTL_DEBUG=1 shows tracebacks.""",
+`nnctl COMMAND --help` tells more. NNCTL_ASCII=1 draws charts in ASCII, NNCTL_DEBUG=1 shows
+tracebacks.
+
+\b
+Completion of commands, runs, configs and keys; put the line for your shell in its start file:
+  bash  eval "$(_NNCTL_COMPLETE=bash_source nnctl)"
+  zsh   eval "$(_NNCTL_COMPLETE=zsh_source nnctl)"
+  fish  _NNCTL_COMPLETE=fish_source nnctl | source""",
 )
 @click.version_option(__version__, prog_name="nnctl")
 def cli() -> None:
@@ -81,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
         code = cli.main(list(arguments), prog_name="nnctl", standalone_mode=False)
         return code if isinstance(code, int) else ExitCode.OK
     except Exception as error:
-        if os.environ.get("NNCTL_DEBUG"):
+        if is_on("NNCTL_DEBUG"):
             import traceback
 
             traceback.print_exc()
@@ -106,7 +114,9 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
         case click.ClickException():
             return error.format_message(), ExitCode.USAGE
         case MemoryError():
-            return "out of memory; a smaller batch size or network needs less", ExitCode.SYSTEM
+            return OUT_OF_MEMORY, ExitCode.SYSTEM
+        case ImportError() if "annot allocate" in str(error) or "failed to map" in str(error):
+            return OUT_OF_MEMORY, ExitCode.SYSTEM
         case OSError():
             path = error.filename if isinstance(error.filename, str | bytes) else ""
             name = f"{printable(os.fsdecode(path))}: " if path else ""

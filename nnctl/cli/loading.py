@@ -20,8 +20,66 @@ if TYPE_CHECKING:
     from nnctl.runs.checkpoint import Checkpoint
     from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
+    from nnctl.runs.recorder import InitialWeights
 
 DEFAULT_CONFIG = "quickstart"
+
+
+def read_settings(config: str, overrides: tuple[tuple[str, str], ...]) -> Settings:
+    """Return the settings of `--config`, and say so where another file may have been meant.
+
+    A `name` among the overrides may hold values, as in `lr{learning_rate}-s{seed}`.
+
+    Raises:
+        ConfigError: as `load_settings`; or the name has a field that is no key, or several.
+
+    """
+    from nnctl.config import load_settings
+    from nnctl.display.output import note
+    from nnctl.files import exists, has_separator
+
+    patterns = [text for key, text in overrides if key == "name" and "{" in text]
+    plain = tuple((k, text) for k, text in overrides if k != "name" or "{" not in text)
+    settings = load_settings(config, plain)
+    copy = Path(f"{config}.yaml")
+    if config != "-" and not has_separator(config) and not exists(Path(config)) and exists(copy):
+        note(
+            f"{printable(config)} is the config that comes with nnctl; the file here is "
+            f"{printable(copy)}: --config {printable(copy)}"
+        )
+    return _named(settings, patterns[-1]) if patterns else settings
+
+
+def _named(settings: Settings, pattern: str) -> Settings:
+    """Return the settings with the name that a pattern of keys in braces gives."""
+    import difflib
+    import re
+
+    from nnctl.config import leaves, to_dict
+    from nnctl.config.names import RunNameSchema
+
+    values = dict(leaves(to_dict(settings)))
+
+    def value(match: re.Match[str]) -> str:
+        key = match[1]
+        paths = [path for path in values if path == key or path.endswith(f".{key}")]
+        if key in values:
+            paths = [key]
+        if len(paths) != 1:
+            names = {path.rsplit(".", 1)[-1] for path in values}
+            near = paths or difflib.get_close_matches(key, [*names, *values], n=1)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"--name {pattern!r}: {{{key}}} is not one key of the config{hint}")
+        found = values[paths[0]]
+        return f"{found:g}" if isinstance(found, float) else str(found)
+
+    name = re.sub(r"\{([^{}]*)\}", value, pattern)
+    if not RunNameSchema.allows(name):
+        raise ConfigError(
+            f"--name {pattern!r} gives {printable(name)!r}, but a name must be "
+            f"{RunNameSchema.MEANING}"
+        )
+    return replace(settings, name=name)
 
 
 def open_data(
@@ -123,7 +181,7 @@ def open_experiment(
     from nnctl.config import load_settings, settings_from_dict, to_dict
 
     if run is None:
-        settings = load_settings(config or DEFAULT_CONFIG, overrides)
+        settings = read_settings(config or DEFAULT_CONFIG, overrides)
         return Experiment(settings, open_data(settings, source, quiet=quiet))
     context = click.get_current_context()
     if context.get_parameter_source("config") == click.core.ParameterSource.COMMANDLINE:
@@ -164,6 +222,38 @@ def note_hidden(name: str, found: Found) -> None:
     if found.hidden is not None:
         shown = printable(name)
         note(f"{shown} is the run {printable(found.run)}; the folder here is ./{shown}")
+
+
+def initial_weights(name: str, runs_dir: Path, settings: Settings, data: DataSet) -> InitialWeights:
+    """Return the weights of `--from`, once they fit the network of `settings`.
+
+    Raises:
+        ConfigError: an array is missing, one too many, or of another shape.
+        RunError: run or checkpoint are missing or damaged.
+
+    """
+    import hashlib
+
+    from nnctl.files import as_text
+    from nnctl.runs.recorder import InitialWeights
+    from nnctl.training.engine import build_network
+
+    checkpoint, run, which = find_checkpoint(name, runs_dir, for_data=False)
+    path = Path(name)
+    if run is not None and which in ("best", "last"):
+        path = run.best if which == "best" else run.last
+    network = build_network(settings, data.train.images.shape[1])
+    wanted = {key: array.shape for key, array in network.named_arrays().items()}
+    found = {key: array.shape for key, array in checkpoint.snapshot.parameters.items()}
+    for key in sorted(wanted | found):
+        if wanted.get(key) != found.get(key):
+            here, there = (shapes.get(key, "missing") for shapes in (wanted, found))
+            raise ConfigError(
+                f"--from {printable(name)}: {key} is {there} there, but {here} in this config's "
+                "network\ntrain the network that the weights belong to"
+            )
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return InitialWeights(checkpoint.snapshot.parameters, as_text(path), sha256)
 
 
 def find_checkpoint(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nnctl.cli.completion import complete_config, complete_key, complete_run
+
 if TYPE_CHECKING:
     from nnctl.datasets import Source
 
@@ -154,6 +156,7 @@ def set_options(function: F) -> F:
         "assignments",
         metavar="KEY=VALUE",
         multiple=True,
+        shell_complete=complete_key,
         help="Override a key of the config, as in optimizer.learning_rate=0.05; repeatable. "
         "network+=LAYERS appends layers, network.1+=LAYERS puts them before layer 1, network-=1 "
         "removes that.",
@@ -164,7 +167,11 @@ def set_options(function: F) -> F:
         "--learning-rate", "--lr", metavar="X", help="Short for --set optimizer.learning_rate=X."
     )
     @click.option("--seed", metavar="N", help="Short for --set seed=N.")
-    @click.option("--name", metavar="NAME", help="Short for --set name=NAME.")
+    @click.option(
+        "--name",
+        metavar="NAME",
+        help="Short for --set name=NAME; may hold values, as in lr{learning_rate}-s{seed}.",
+    )
     @functools.wraps(function)
     def wrapper(*args: Any, assignments: tuple[str, ...], **kwargs: Any) -> Any:
         overrides = []
@@ -189,6 +196,7 @@ def config_option(function: F) -> F:
         "--config",
         metavar="FILE",
         envvar="NNCTL_CONFIG",
+        shell_complete=complete_config,
         help="Config file, the name of a bundled config, or - for standard input.",
     )(function)
 
@@ -200,7 +208,10 @@ def experiment_options(function: F) -> F:
     command can first check its own options, before any data are read.
     """
     run_option = click.option(
-        "--run", metavar="RUN", help="Use a run's config and weights: its path, name, or `latest`."
+        "--run",
+        metavar="RUN",
+        shell_complete=complete_run,
+        help="Use a run's config and weights: its path, name, or `latest`.",
     )
 
     @config_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import help_end, runs_dir_option
 from nnctl.errors import RunError, UsageError, printable
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=help_end("nnctl plot two-layer-001 two-layer-002 --log", 5))
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option(
     "--metric",
     type=click.Choice(["loss", "accuracy", "gap", "batch_loss"]),
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, readable=False),
-    help="Write a picture, .svg or .png, instead.",
+    help="Write a picture, .svg or .png, instead; - prints an SVG.",
 )
 @runs_dir_option
 def command(

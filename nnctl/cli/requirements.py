@@ -1,19 +1,23 @@
-"""`--require 'FIELD OP NUMBER'`: a condition on the final JSON that decides the exit code."""
+"""`--require 'FIELD OP VALUE'`: a condition on the final JSON that decides the exit code."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
 from nnctl.errors import CheckFailed, UsageError
 
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
     "==": operator.eq,
@@ -21,7 +25,15 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-FORM = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|==|!=|>|<)\s*([-+.\w]+)\s*")
+FOR_WORDS = ("==", "!=")
+FIELD = r"[A-Za-z_][\w.]*"
+FORM = re.compile(rf"\s*({FIELD})\s*(>=|<=|==|!=|>|<)\s*([-+.\w]+)\s*")
+
+# What other tools call a part of a field's name, and nnctl's word.
+SYNONYMS = {"val": "validation", "valid": "validation", "acc": "accuracy", "eval": "test"}
+
+# The fields that can be required: those of numbers with (), those of words with the words.
+Fields = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -31,16 +43,29 @@ class Requirement:
     text: str
     field: str
     operator: str
-    number: float
+    value: float | str
 
 
-def require_option(example: str, fields: Callable[[], Sequence[str]]) -> Callable[[Any], Any]:
-    """Add the repeatable `--require`, on the numeric fields that `fields()` names."""
+def require_option(
+    example: str, fields: Callable[[], Fields | Sequence[str]]
+) -> Callable[[Any], Any]:
+    """Add the repeatable `--require`, on what `fields()` names: a list holds numbers only."""
+
+    def known() -> Fields:
+        found = fields()
+        return found if isinstance(found, Mapping) else dict.fromkeys(found, ())
 
     def parse(
         context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
     ) -> tuple[Requirement, ...]:
-        return tuple(_parse(text, fields()) for text in texts)
+        return tuple(_parse(text, known()) for text in texts)
+
+    def complete(
+        context: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in known() if name.startswith(incomplete)]
 
     return click.option(
         "--require",
@@ -48,38 +73,84 @@ def require_option(example: str, fields: Callable[[], Sequence[str]]) -> Callabl
         metavar="EXPR",
         multiple=True,
         callback=parse,
+        shell_complete=complete,
         help=f"Exit with 3 unless this holds, as in '{example}'; repeatable.",
     )
 
 
-def _parse(text: str, fields: Sequence[str]) -> Requirement:
+def _parse(text: str, fields: Fields) -> Requirement:
     match = FORM.fullmatch(text)
+    if match is None:
+        if re.fullmatch(rf"\s*{FIELD}\s*", text):
+            raise UsageError(
+                f"--require {text!r}: the condition ends after the field; a shell takes > and < "
+                f"for itself unless they are quoted\nwrite --require '{text.strip()} >= 0.9', and "
+                "look for a file that the shell has made"
+            )
+        raise UsageError(
+            f"--require {text!r}: write FIELD OP VALUE, with OP one of {' '.join(OPERATORS)}"
+        )
+    field, symbol, written = match.groups()
+    if field not in fields:
+        near = _nearest(field, fields)
+        hint = f"did you mean {near}?" if near else f"there are {', '.join(fields)}"
+        raise UsageError(f"--require {text!r}: no such field; {hint}")
+    words = fields[field]
+    value = _word(text, symbol, written, words) if words else _number(text, field, written)
+    return Requirement(text, field, symbol, value)
+
+
+def _nearest(field: str, fields: Fields) -> str | None:
+    """Return the field that was probably meant: by another tool's name, or misspelt."""
+    renamed = "_".join(SYNONYMS.get(part, part) for part in field.split("_"))
+    if renamed in fields:
+        return renamed
+    ends = [name for name in fields if name.endswith(f".{field}")]  # in an object
+    near = ends or difflib.get_close_matches(renamed, fields, n=1)
+    return near[0] if near else None
+
+
+def _number(text: str, field: str, written: str) -> float:
     try:
-        if match is None:
-            raise ValueError
-        field, symbol, number = match.groups()
-        requirement = Requirement(text, field, symbol, float(number))
-        if not math.isfinite(requirement.number):
+        number = float(written)
+        if not math.isfinite(number):
             raise ValueError
     except ValueError:
+        raise UsageError(f"--require {text!r}: {field} is a number, {written} is none") from None
+    if field.endswith("accuracy") and 1 < number <= 100:
         raise UsageError(
-            f"--require {text!r}: write FIELD OP NUMBER, with OP one of {' '.join(OPERATORS)}"
-        ) from None
-    if field not in fields:
-        raise UsageError(f"--require {text!r}: no such field; there are {', '.join(fields)}")
-    return requirement
+            f"--require {text!r}: accuracies lie between 0 and 1; did you mean {number / 100:g}?"
+        )
+    return number
 
 
-def numeric_fields(kind: Any) -> list[str]:
-    """Return the dotted names of the numbers in a dataclass and the dataclasses in it."""
-    names = []
+def _word(text: str, symbol: str, written: str, words: Sequence[str]) -> str:
+    if symbol not in FOR_WORDS:
+        raise UsageError(
+            f"--require {text!r}: a word is compared by {' or '.join(FOR_WORDS)}, not {symbol}"
+        )
+    if written not in words:
+        near = difflib.get_close_matches(written, words, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(words)}"
+        raise UsageError(f"--require {text!r}: never {written}; {hint}")
+    return written
+
+
+def fields_of(kind: Any) -> dict[str, Sequence[str]]:
+    """Return the fields of a dataclass, and of those in it, that hold numbers or one of some words.
+
+    Names are dotted; numbers have (), words all that they may be.
+    """
+    found: dict[str, Sequence[str]] = {}
     for field, hint in get_type_hints(kind).items():
-        for part in get_args(hint) or (hint,):
+        for part in (hint,) if get_origin(hint) is Literal else get_args(hint) or (hint,):
             if is_dataclass(part):
-                names += [f"{field}.{name}" for name in numeric_fields(part)]
+                found |= {f"{field}.{name}": words for name, words in fields_of(part).items()}
+            elif get_origin(part) is Literal:
+                found[field] = tuple(map(str, get_args(part)))
             elif part in (int, float):
-                names.append(field)
-    return names
+                found[field] = ()
+    return found
 
 
 def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
@@ -94,9 +165,9 @@ def check(requirements: Sequence[Requirement], result: dict[str, Any]) -> None:
         value: Any = result
         for key in requirement.field.split("."):
             value = value.get(key) if isinstance(value, dict) else None
-        finite = value is not None and math.isfinite(value)
-        if not finite or not OPERATORS[requirement.operator](value, requirement.number):
-            found = value if finite else "null"
+        known = isinstance(value, str) or (value is not None and math.isfinite(value))
+        if not known or not OPERATORS[requirement.operator](value, requirement.value):
+            found = value if known else "null"
             failed.append(f"{requirement.text.strip()}: {requirement.field} is {found}")
     if failed:
         raise CheckFailed("a requirement is not met\n" + "\n".join(failed))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_field, complete_run
 from nnctl.cli.options import F, data_options, help_end, json_option, runs_dir_option
 from nnctl.errors import CheckFailed, NnctlError, RunError, UsageError, printable
 
@@ -29,12 +30,13 @@ def by_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--by",
         metavar="FIELD",
+        shell_complete=complete_field,
         help=f"Sort by a result or a setting, the best first; default: {default}.",
     )
 
 
 @command.command("list", epilog=help_end("nnctl runs list --by test_accuracy", 5))
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @by_option("the newest first")
 @runs_dir_option
 @json_option
@@ -70,7 +72,7 @@ def list_command(
 
 
 @command.command(epilog=help_end("nnctl runs show latest", 5))
-@click.argument("run", metavar="[RUN]", default="latest")
+@click.argument("run", metavar="[RUN]", default="latest", shell_complete=complete_run)
 @runs_dir_option
 @json_option
 def show(run: str, runs_dir: Path, as_json: bool) -> None:
@@ -105,7 +107,7 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 
 
 @command.command(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 5))
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @by_option("validation_accuracy")
 @runs_dir_option
 @json_option
@@ -152,7 +154,7 @@ def compare(
 
 
 @command.command(epilog=help_end("nnctl runs verify latest", 3, 4, 5, 6))
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @runs_dir_option
 @json_option
 @data_options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from nnctl.cli import signals
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import (
     config_option,
     data_options,
@@ -18,24 +20,41 @@ from nnctl.cli.options import (
     runs_dir_option,
     set_options,
 )
-from nnctl.cli.requirements import Requirement, check, numeric_fields, require_option
-from nnctl.errors import SystemFailure, UsageError, printable
+from nnctl.cli.requirements import Requirement, check, fields_of, require_option
+from nnctl.errors import OUT_OF_MEMORY, RunError, SystemFailure, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
 
 
-def _fields() -> list[str]:
+def _fields() -> dict[str, Sequence[str]]:
     from nnctl.training.events import RunFinished
 
-    return numeric_fields(RunFinished)
+    return fields_of(RunFinished)
 
 
 @click.command(
     epilog=help_end("nnctl train --config two-layer --set optimizer.learning_rate=0.05", 3, 4, 5, 6)
 )
 @config_option
-@click.option("--resume", metavar="RUN", help="Go on with a run: its path, name, or `latest`.")
+@click.option(
+    "--resume",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="Go on with a run: its path, name, or `latest`.",
+)
+@click.option(
+    "--from",
+    "origin",
+    metavar="RUN|FILE",
+    shell_complete=complete_run,
+    help="Begin with the best weights of a run, or with those of a .safetensors checkpoint.",
+)
+@click.option(
+    "--finish",
+    is_flag=True,
+    help="With --resume: train no more, end the run as it is, with its final figures.",
+)
 @set_options
 @click.option(
     "--run-dir",
@@ -67,6 +86,8 @@ def command(
     context: click.Context,
     config: str | None,
     resume: str | None,
+    origin: str | None,
+    finish: bool,
     overrides: tuple[tuple[str, str], ...],
     run_dir: Path | None,
     runs_dir: Path,
@@ -86,9 +107,9 @@ def command(
     """
     import msgspec
 
-    from nnctl.cli.loading import find_run, open_data
-    from nnctl.config import load_settings, warnings
-    from nnctl.display.output import warn
+    from nnctl.cli.loading import find_run, initial_weights, open_data, read_settings
+    from nnctl.config import warnings
+    from nnctl.display.output import note, warn
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
@@ -102,10 +123,11 @@ def command(
         before = None
         if resume is not None:
             given = context.get_parameter_source("config") == ParameterSource.COMMANDLINE
-            if given or run_dir or overwrite or any(key == "name" for key, _ in overrides):
+            renamed = any(key == "name" for key, _ in overrides)
+            if given or origin or run_dir or overwrite or renamed:
                 raise UsageError(
                     "--resume goes on with a run as it is: it can't be combined with --config, "
-                    "--run-dir, --name or --overwrite"
+                    "--from, --run-dir, --name or --overwrite"
                 )
             run = find_run(resume, runs_dir)
             stack.enter_context(owned(run))
@@ -113,13 +135,25 @@ def command(
             if not tested and "test" in before.parts:
                 raise UsageError("--no-test: the run was begun with its test set")
             settings = before.settings
+            if finish and before.epochs == 0:
+                raise RunError(
+                    f"{printable(run)}: --finish measures the best epoch, but none is finished\n"
+                    f"go on with: {run.resume_command()}"
+                )
             if summary := before.summary:
+                if summary.epochs < settings.training.epochs:
+                    note(
+                        f"{printable(run)} stopped early, after {summary.epochs} epochs: there is "
+                        "nothing left to train"
+                    )
                 monitored = settings.data.monitored
                 print_summary(run, summary, monitored, as_json=as_json, quiet=quiet)
                 check(requirements, msgspec.to_builtins(summary))
                 return
         elif config is not None:
-            settings = load_settings(config, overrides)
+            if finish:
+                raise UsageError("--finish ends a run: give it with --resume RUN")
+            settings = read_settings(config, overrides)
             if overwrite and run_dir is None:
                 raise UsageError("--overwrite replaces the run in --run-dir: give that too")
             if run_dir is not None:
@@ -134,6 +168,7 @@ def command(
         else:
             for message in warnings(settings, len(data.train.labels)):
                 warn(message)
+        weights = None if origin is None else initial_weights(origin, runs_dir, settings, data)
         threads = threads or (before.threads if before else requested())
         if check_only:
             with closing(Trainer(settings, data, threads)) as trainer:
@@ -160,6 +195,8 @@ def command(
                 run,
                 threads=threads,
                 before=before,
+                weights=weights,
+                ending=finish,
                 stop=lambda: request.number is not None,
             ):
                 if isinstance(event, RunStarted):
@@ -168,10 +205,11 @@ def command(
         except signals.Ended:  # a second signal, or the first took too long to answer
             _print_resume_command(resume_command)
             raise
-        except SystemFailure as error:
+        except (SystemFailure, MemoryError) as error:
             # Before it has a config there is no run yet; after its end only a result is lost.
             if run.config.exists() and not isinstance(event, RunFinished):
-                raise SystemFailure(f"{error}\ngo on with: {resume_command}") from error
+                what = OUT_OF_MEMORY if isinstance(error, MemoryError) else error
+                raise SystemFailure(f"{what}\ngo on with: {resume_command}") from error
             raise
     assert isinstance(event, RunFinished)  # the last one always is
     if request.number is not None:

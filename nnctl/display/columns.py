@@ -37,14 +37,24 @@ class Shrinking:
 
     columns: Sequence[Column]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the table; what stays and still doesn't fit is folded."""
+    def shown(self, width: int) -> list[Column]:
+        """Return the columns that stay where the terminal is so wide."""
         shown = list(self.columns)
-        while width_of(shown) > options.max_width:
+        while width_of(shown) > width:
             leaving = max(shown, key=lambda column: column.order or 0)
             if not leaving.order:
                 break
             shown.remove(leaving)
+        return shown
+
+    def left_out(self, width: int) -> list[str]:
+        """Return the headings of the columns that leave there."""
+        shown = self.shown(width)
+        return [column.heading for column in self.columns if column not in shown]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table; what stays and still doesn't fit is folded."""
+        shown = self.shown(options.max_width)
         table = plain_table(GAP)
         for column in shown:
             table.add_column(

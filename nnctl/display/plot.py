@@ -12,8 +12,8 @@ from pathlib import Path
 
 from nnctl.display.charts import Chart, Point
 from nnctl.display.curves import Row, best_mark, metric_series, monitored_set
+from nnctl.display.output import STANDARD_OUTPUT, write_result
 from nnctl.errors import UsageError
-from nnctl.files import write_atomically
 
 BOTH_CURVES = 2  # so many runs are shown with their training curves too
 
@@ -25,6 +25,7 @@ TITLES = {
 }
 FORMATS = {".svg": "svg", ".png": "png"}
 LINE_STYLES = ("-", ":", "--", "-.")
+MOST_INSIDE = 4  # curves whose legend lies in the picture; that of more lies beside it
 
 
 def runs_chart(
@@ -36,15 +37,20 @@ def runs_chart(
     drawn. `smooth` is the number of rows that a point is the mean of.
     """
     series = []
-    for name, rows in runs.items():
+    title = TITLES[metric]
+    drawn = {monitored_set(rows) for rows in runs.values()}
+    one_each = len(runs) > BOTH_CURVES and len(drawn) == 1 and metric != "gap"
+    for name, rows in sorted(runs.items()):
         for part, curve in metric_series(rows, metric).items():
             if len(runs) > BOTH_CURVES and part != monitored_set(rows):
                 continue
-            label = curve.name if len(runs) == 1 else f"{name} {curve.name}"
+            label = name if one_each else f"{name} {curve.name}"
+            label = curve.name if len(runs) == 1 else label
             series.append(replace(curve, name=label, points=smoothed(curve.points, smooth)))
-    title = TITLES[metric]
     if len(runs) == 1:
         title += f" of {next(iter(runs))}"
+    elif one_each:
+        title = f"{drawn.pop()} {title}"
     if smooth > 1:
         title += f", mean of {smooth} {'steps' if metric == 'batch_loss' else 'epochs'}"
     marks = best_mark(next(iter(runs.values()))) if len(runs) == 1 else []
@@ -74,7 +80,7 @@ def check_picture(path: Path) -> None:
         UsageError: the name ends neither in .svg nor .png, or matplotlib is missing.
 
     """
-    if path.suffix.lower() not in FORMATS:
+    if path != STANDARD_OUTPUT and path.suffix.lower() not in FORMATS:
         raise UsageError(f"--output {str(path)!r}: the name must end in {' or '.join(FORMATS)}")
     try:
         import matplotlib  # noqa: F401
@@ -94,7 +100,7 @@ def write_picture(path: Path, chart: Chart) -> None:
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     # What matplotlib warns of, a letter that its font lacks or an empty log axis, can be seen.
     settings = matplotlib.rc_context({"svg.hashsalt": "nnctl", "text.parse_math": False})
@@ -114,7 +120,25 @@ def write_picture(path: Path, chart: Chart) -> None:
             axes.axvline(mark.x, color="0.6", linewidth=0.8, label=mark.name)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend()
-        file, kind = io.BytesIO(), FORMATS[path.suffix.lower()]
+        if len(chart.series) > MOST_INSIDE:
+            figure.legend(loc="outside right upper", fontsize="small")
+        else:
+            axes.legend()
+        if chart.log_y:
+            for labelled in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                labelled(FuncFormatter(_plain_number))
+        file, kind = io.BytesIO(), FORMATS.get(path.suffix.lower(), "svg")
         figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
-    write_atomically(path, file.getvalue())
+    write_result(path, file.getvalue())
+
+
+def _plain_number(value: float, position: int | None = None) -> str:
+    """Return the label of a tick: matplotlib's own would be TeX, which is not read here.
+
+    Between two powers of ten only 2 and 5 are labelled.
+
+    >>> [_plain_number(value) for value in (0.05, 0.2, 0.3, 1, 1e-7)]
+    ['0.05', '0.2', '', '1', '1e-07']
+    """
+    leading = f"{value:e}"[0]
+    return f"{value:g}" if leading in "125" else ""

@@ -20,7 +20,7 @@ from nnctl.display.columns import (
     width_of,
 )
 from nnctl.display.curves import accuracy_chart, loss_chart
-from nnctl.display.output import console
+from nnctl.display.output import console, is_on_terminal, note
 from nnctl.display.summary import duration, summary_view
 from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
@@ -57,7 +57,7 @@ RESULTS = (
 
 def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each run; there is at least one."""
-    console().print(Shrinking(_columns(overviews, LIST)))
+    _print_table(_columns(overviews, LIST))
 
 
 def print_comparison(
@@ -74,12 +74,12 @@ def print_comparison(
         for path, heading in zip(settings, _short_names(settings), strict=True)
     ]
     needed = [names, *differing, *(column for column in results if not column.order)]
-    if width_of(needed) <= out.width:
-        out.print(Shrinking([names, *differing, *results]))
+    if width_of(needed) <= out.width or not is_on_terminal():
+        _print_table([names, *differing, *results])
     elif turned_width([names, *differing, *results]) <= out.width:
         out.print(turned([names, *differing, *results]))
     else:
-        out.print(Shrinking([names, *results]))
+        _print_table([names, *results])
         for column in differing:
             out.print(f"\n{column.heading}", style="bold")
             out.print(runs_by_value(names, column))
@@ -124,6 +124,18 @@ def print_verification(run: RunFolder, found: Verification) -> None:
     }
     for what, digest in rows.items():
         out.print(f"  {what}: {digest}", soft_wrap=True)
+
+
+def _print_table(columns: Sequence[Column]) -> None:
+    """Print a table: whole into a file or a pipe, on a terminal as much as there is room for."""
+    table = Shrinking(columns)
+    if not is_on_terminal():
+        console(width=max(console().width, width_of(columns))).print(table)
+        return
+    out = console()
+    out.print(table)
+    if left_out := table.left_out(out.width):
+        note(f"left out for want of room: {', '.join(left_out)}; in a pipe the table is whole")
 
 
 def _columns(

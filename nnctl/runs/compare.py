@@ -33,6 +33,13 @@ RESULTS = (
     *("test_loss", "test_accuracy"),
 )
 
+OVERVIEW = (  # the fields of `RunRecord.overview`, in its order
+    *("run", "run_dir", "started", "status", "dataset", "units", "optimizer", "learning_rate"),
+    *("batch_size", "seed", "epochs", "best_epoch"),
+    *RESULTS,
+    *("verdict", "parameters", "threads", "seconds"),
+)
+
 
 @dataclass(frozen=True)
 class RunRecord:

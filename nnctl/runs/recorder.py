@@ -6,14 +6,16 @@ The command, `nnctl runs verify`, and the tests all train by `train`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from nnctl.config import Settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
 from nnctl.files import as_system_failure, as_text, write_atomically
+from nnctl.nn.functions import Array
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest, now, to_json
 from nnctl.runs.resume import Recorded, changes, go_on
@@ -29,12 +31,15 @@ def train(
     *,
     threads: int | None = None,
     before: Recorded | None = None,
+    weights: InitialWeights | None = None,
+    ending: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train in `run`, which the caller owns; yield what happens once it is kept.
 
-    `before` is the run as it was left, if it is resumed. When `stop()` becomes true, the step is
-    finished, a checkpoint written and the run ended.
+    `before` is the run as it was left, if it is resumed; `ending` ends it as it is, with its final
+    figures. A new run begins with `weights`, if there are any. When `stop()` becomes true, the step
+    is finished, a checkpoint written and the run ended.
 
     Raises:
         ConfigError: the settings ask for more images than there are.
@@ -45,25 +50,38 @@ def train(
     """
     with closing(Trainer(settings, data, threads, run_dir=as_text(run))) as trainer:
         if before is None:
-            manifest = begin(trainer, run)
+            manifest = begin(trainer, run, weights)
         else:
             manifest = go_on(trainer, before) or begin(trainer, run)
             for change in changes(before, trainer.engine.threads):
                 yield Notice(change)
-        yield from record(trainer, run, manifest, stop)
+        yield from record(trainer, run, manifest, stop, ending=ending)
 
 
-def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
+@dataclass(frozen=True)
+class InitialWeights:
+    """Trained weights that a new run begins with."""
+
+    arrays: Mapping[str, Array]  # by the network's names
+    path: str  # of their checkpoint
+    sha256: str  # of the file
+
+
+def begin(
+    trainer: Trainer, run: RunFolder, weights: InitialWeights | None = None
+) -> dict[str, Any]:
     """Write what a run has before its first step; return the manifest.
 
     The manifest goes first, so that the folder is known as nnctl's, and the config last: a run
-    that has one can be resumed.
+    that has one can be resumed. Weights from elsewhere are kept in a checkpoint before that, so
+    that the run never starts again without them.
     """
     manifest = new_manifest(
         versions=versions(),
         threads=trainer.engine.threads,
         seed=trainer.settings.seed,
         data_sha256=trainer.data.sha256,
+        initial_weights=weights and {"path": weights.path, "sha256": weights.sha256},
     )
     write_atomically(run.manifest, to_json(manifest))
     write_atomically(run.metrics, b"")
@@ -71,12 +89,20 @@ def begin(trainer: Trainer, run: RunFolder) -> dict[str, Any]:
         write_atomically(run.steps, b"")
     with as_system_failure("creating", run.last.parent):
         run.last.parent.mkdir(exist_ok=True)
+    if weights is not None:
+        trainer.engine.network.load(weights.arrays)
+        write_atomically(run.last, dump(checkpoint_of(trainer)))
     write_atomically(run.config, to_yaml(trainer.settings).encode())
     return manifest
 
 
 def record(
-    trainer: Trainer, run: RunFolder, manifest: dict[str, Any], stop: Callable[[], bool]
+    trainer: Trainer,
+    run: RunFolder,
+    manifest: dict[str, Any],
+    stop: Callable[[], bool],
+    *,
+    ending: bool = False,
 ) -> Iterator[Event]:
     """Train, keep everything that happens in `run`, and pass the events on.
 
@@ -86,7 +112,7 @@ def record(
     """
     saved_at, saved_step = time.monotonic(), -1
 
-    def save(data: bytes) -> None:
+    def save(data: Sequence[bytes | memoryview]) -> None:
         nonlocal saved_at, saved_step
         write_atomically(run.last, data)
         saved_at, saved_step = time.monotonic(), trainer.progress.step
@@ -127,7 +153,7 @@ def record(
         write_atomically(run.summary, to_json(event))
 
     try:
-        for event in trainer.events():
+        for event in trainer.events(ending=ending):
             if isinstance(event, StepFinished):
                 waited = time.monotonic() - saved_at
                 if waited > trainer.settings.training.checkpoint_seconds:

@@ -50,6 +50,11 @@ class Recorded:
         return tuple(part for part, pair in PAIRS.items() if files.intersection(pair))
 
     @property
+    def epochs(self) -> int:
+        """The epochs that are finished."""
+        return self.checkpoint.snapshot.progress.epoch if self.checkpoint else 0
+
+    @property
     def summary(self) -> RunFinished | None:
         """The last word of a run that has nothing left to do, else None.
 
@@ -71,7 +76,7 @@ class Recorded:
         if status not in ("completed", "early_stopped"):
             return None
         assert self.checkpoint is not None  # else it had been refused
-        done = self.checkpoint.snapshot.progress.epoch >= self.settings.training.epochs
+        done = self.epochs >= self.settings.training.epochs
         return summary if done or status == "early_stopped" else None
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from nnctl import datasets
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
+from nnctl.errors import UsageError, printable
 from nnctl.files import exists
 from nnctl.runs.checkpoint import versions
 from nnctl.runs.folder import RunFolder
@@ -43,13 +44,18 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
     The run itself is only read. The copies use its number of threads, or the one that is given.
 
     Raises:
-        UsageError: the run's config.yaml was edited.
+        UsageError: the run's config.yaml was edited, or it began with weights from elsewhere.
         RunError: a file of the run is missing or damaged.
         DataError: the data can't be had, or aren't those of the run.
         Diverged: the run diverges.
 
     """
     before = recorded(run, ())
+    if before.manifest.get("initial_weights"):
+        raise UsageError(
+            f"{printable(run)}: began with the weights of another run (--from); copies of it would "
+            "begin without them"
+        )
     settings, checkpoint = before.settings, before.checkpoint
     data = datasets.load(settings.data.dataset, source, parts=before.parts)
     check_same_data(before, data)

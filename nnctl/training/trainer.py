@@ -138,8 +138,8 @@ class Trainer:
 
     # The run, as its caller sees it.
 
-    def events(self) -> Iterator[Event]:
-        """Train to the end, and report what happens.
+    def events(self, *, ending: bool = False) -> Iterator[Event]:
+        """Train to the end, and report what happens; `ending`: the end is here, train no more.
 
         Raises:
             Diverged: a loss or weight is not finite, or the loss exploded.
@@ -168,9 +168,10 @@ class Trainer:
             yield Notice(f"{reason}; one process computes alone: slower, but the same bytes")
         if progress.history:
             yield EpochsRestored(tuple(progress.history))
-        while progress.epoch < settings.training.epochs and not self.out_of_patience:
+        while not ending and progress.epoch < settings.training.epochs and not self.out_of_patience:
             yield from self._epoch()
-        yield self.finish("early_stopped" if self.out_of_patience else "completed")
+        done = progress.epoch >= settings.training.epochs and not self.out_of_patience
+        yield self.finish("completed" if done else "early_stopped")
 
     def close(self) -> None:
         """End the workers."""

@@ -64,7 +64,7 @@ def test_checkpoint_file_trained_on_a_folder_needs_one(runs_dir: Path) -> None:
     found = load(path)
     data = replace(found.settings.data, dataset="/nowhere/digits")
     moved = replace(found, settings=replace(found.settings, data=data))
-    Path("alone.safetensors").write_bytes(dump(moved))
+    Path("alone.safetensors").write_bytes(b"".join(dump(moved)))
     with pytest.raises(UsageError, match=r"name one with --set data\.dataset"):
         run("--run", "alone.safetensors")
     result = run("--run", "alone.safetensors", "--set", "data.dataset=./digits", "--json")

@@ -175,7 +175,7 @@ def test_require_of_an_unknown_field_ends_before_anything_starts(
     arguments = "--require", "test_accuracy>0.9", "--predictions", "p.csv"
     code, errors = refused(capsys, *arguments)
     assert code == 2
-    assert "there are samples, loss, accuracy" in errors
+    assert "did you mean accuracy?" in errors
     assert not (tmp_path / "p.csv").exists()
 
 

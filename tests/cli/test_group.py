@@ -197,7 +197,7 @@ def test_error_becomes_its_exit_code_and_its_words(
         ),
         (OSError(errno.EIO, "Input/output error", 7), "the disk failed to read or write"),
         (OSError("no number"), "no number"),
-        (MemoryError(), "out of memory; a smaller batch size or network needs less"),
+        (MemoryError(), "out of memory; a smaller network or batch size needs less"),
         (ZeroDivisionError("\x1b"), r"unexpected ZeroDivisionError: \x1b"),
     ],
 )

@@ -219,7 +219,7 @@ def test_network_of_other_images_gets_the_picture_resized(
     made = checkpoint.load(runs_dir / "wide-001" / "checkpoints" / "best.safetensors")
     names = tuple("abcdefghij")
     other = replace(made, mnist_like=False, class_names=names)
-    (tmp_path / "other.safetensors").write_bytes(checkpoint.dump(other))
+    (tmp_path / "other.safetensors").write_bytes(b"".join(checkpoint.dump(other)))
     image, _ = digit(3)
     file = save(tmp_path / "a.png", np.kron(image, np.ones((10, 10), np.uint8)))
     [row] = lines(capsys, file, "--run", str(tmp_path / "other.safetensors"))
@@ -237,7 +237,7 @@ def test_checkpoint_of_a_folder_needs_no_folder(
     made = checkpoint.load(runs_dir / "wide-001" / "checkpoints" / "best.safetensors")
     settings = replace(made.settings, data=replace(made.settings.data, dataset="./gone"))
     path = tmp_path / "own.safetensors"
-    path.write_bytes(checkpoint.dump(replace(made, settings=settings)))
+    path.write_bytes(b"".join(checkpoint.dump(replace(made, settings=settings))))
     file = save(tmp_path / "a.png", on_paper(digit(3)[0]))
     assert len(lines(capsys, file, "--run", str(path))) == 1
 

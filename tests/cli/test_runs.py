@@ -402,6 +402,7 @@ def test_runs_fit_the_terminal_and_its_characters(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setattr("nnctl.display.runs.is_on_terminal", lambda: True)
     listing, comparison = output(capsys, "list"), output(capsys, "compare")
     for text in (listing, comparison):
         assert max(map(cell_len, text.splitlines())) <= width
@@ -446,9 +447,25 @@ def test_verify_fails_for_a_run_whose_bytes_are_others(runs_dir: Path, capsys: C
     found = load_checkpoint(checkpoints / "last.safetensors")
     progress = replace(found.snapshot.progress, loss_sum=1.0)
     forged = replace(found, snapshot=replace(found.snapshot, progress=progress))
-    (checkpoints / "last.safetensors").write_bytes(dump(forged))
+    (checkpoints / "last.safetensors").write_bytes(b"".join(dump(forged)))
     assert run(["runs", "verify", "wide-001", "narrow-001"]) == 3
     out, errors = capsys.readouterr()
     assert "wide-001: NOT exact" in out
     assert "narrow-001: exact" in out
     assert "nnctl: error: not exact: runs/wide-001\n" in errors
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_tables_into_a_pipe_are_whole_and_a_terminal_is_told_what_is_left_out(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for command in (["list"], ["compare"]):
+        assert run(["runs", *command]) == 0
+        out, errors = capsys.readouterr()
+        heading = out.splitlines()[0]
+        assert {"validation", "test", "time", "overfitting"} <= set(heading.split())
+        assert errors == ""
+    monkeypatch.setattr("nnctl.display.runs.is_on_terminal", lambda: True)
+    assert run(["runs", "list"]) == 0
+    assert "nnctl: left out for want of room: " in capsys.readouterr().err

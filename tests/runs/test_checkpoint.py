@@ -23,8 +23,9 @@ from nnctl.config import Settings
 from nnctl.datasets import CATALOGUE, DataSet
 from nnctl.datasets.augmentation import Augmentation, Elastic
 from nnctl.errors import RunError
+from nnctl.files import write_atomically
 from nnctl.runs import checkpoint
-from nnctl.runs.checkpoint import Checkpoint, checkpoint_of, dump, load
+from nnctl.runs.checkpoint import DTYPES, Checkpoint, _safetensors, checkpoint_of, dump, load
 from nnctl.training.events import TIMINGS, EpochFinished
 from nnctl.training.trainer import Trainer
 
@@ -46,7 +47,7 @@ def whole(tiny_data: DataSet, tiny_settings: Callable[..., Settings]) -> Checkpo
 
 @pytest.fixture(scope="module")
 def valid(whole: Checkpoint) -> bytes:
-    return dump(whole)
+    return b"".join(dump(whole))
 
 
 def refused(path: Path, data: bytes) -> str:
@@ -84,7 +85,7 @@ def test_round_trip_keeps_everything_but_clock_readings(
     path = tmp_path / "x"
     path.write_bytes(valid)
     back = load(path)
-    assert dump(back) == valid
+    assert b"".join(dump(back)) == valid
     for mine, other in (
         (whole.snapshot.parameters, back.snapshot.parameters),
         (whole.snapshot.optimizer, back.snapshot.optimizer),
@@ -108,7 +109,7 @@ def test_history_reads_back_with_either_set_monitored(
 ) -> None:
     with closing(Trainer(tiny_settings(data={"validation": 0}), tiny_data, 1)) as trainer:
         rows = [event for event in trainer.events() if isinstance(event, EpochFinished)]
-        (tmp_path / "x").write_bytes(dump(checkpoint_of(trainer)))
+        (tmp_path / "x").write_bytes(b"".join(dump(checkpoint_of(trainer))))
     back = load(tmp_path / "x").snapshot.progress.history
     assert [row.test_loss for row in back] == [row.test_loss for row in rows]
     assert [(row.epoch, row.step, row.validation_loss) for row in back] == [
@@ -137,7 +138,7 @@ def test_checkpoint_of_plain_images_says_nothing_of_augmentation(
     amounts = Augmentation(shift=1, elastic=Elastic(strength=2))
     data = replace(whole.settings.data, augment=amounts)
     path = tmp_path / "x"
-    path.write_bytes(dump(replace(whole, settings=replace(whole.settings, data=data))))
+    path.write_bytes(b"".join(dump(replace(whole, settings=replace(whole.settings, data=data)))))
     assert load(path).settings.data.augment == amounts
 
 
@@ -350,7 +351,7 @@ def test_what_is_known_of_the_images_is_kept(
 ) -> None:
     named = replace(whole, class_names=("a", "b", "c", "d", "e"))
     for made in (whole, named):
-        (tmp_path / "x").write_bytes(dump(made))
+        (tmp_path / "x").write_bytes(b"".join(dump(made)))
         back = load(tmp_path / "x")
         assert (back.image_shape, back.class_names) == ((4, 3), made.class_names)
         assert not back.mnist_like
@@ -386,3 +387,35 @@ def test_old_checkpoint_gets_what_its_data_sets_name_says_of_the_images(
     path.write_bytes(forged(valid, age))
     back = load(path)
     assert (back.image_shape, back.class_names, back.mnist_like) == known
+
+
+@given(
+    st.dictionaries(
+        st.text("ab.0/é", min_size=1),
+        st.tuples(st.sampled_from([*DTYPES.values()]), st.lists(st.integers(0, 3), max_size=3)),
+    ),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_file_is_to_the_byte_what_the_library_would_write(
+    arrays: dict[str, tuple[type, list[int]]], text: str
+) -> None:
+    rng = np.random.default_rng(0)
+    made: Arrays = {
+        name: np.asarray(rng.normal(size=shape), dtype=d) for name, (d, shape) in arrays.items()
+    }
+    expected = save(made, metadata={"nnctl": text})
+    assert b"".join(_safetensors(made, {"nnctl": text})) == expected
+
+
+def test_writing_a_checkpoint_takes_no_second_copy_of_its_arrays(
+    whole: Checkpoint, tmp_path: Path
+) -> None:
+    large = replace(whole.snapshot, best_losses=np.zeros(4_000_000, np.float32))
+    tracemalloc.start()
+    try:
+        write_atomically(tmp_path / "x", dump(replace(whole, snapshot=large)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "x").stat().st_size > 16_000_000
+    assert peak < 1_000_000
