@@ -65,6 +65,20 @@ PINS = {
 }
 
 
+def write_data(folder: Path, train: int = 400, test: int = 60) -> None:
+    """Make a data set of 6 x 6 images whose ten classes can be told apart."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    prototypes = rng.integers(0, 200, (10, 36))
+    for name, count in (("train", train), ("t10k", test)):
+        labels = np.arange(count) % 10
+        images = (prototypes[labels] + rng.integers(0, 56, (count, 36))).astype(np.uint8)
+        head = struct.pack(">4I", 0x803, count, 6, 6)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        head = struct.pack(">2I", 0x801, count)
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(head + labels.astype("u1").tobytes())
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test without the NNCTL_ variables that whoever starts the tests has set."""

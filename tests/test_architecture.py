@@ -34,7 +34,7 @@ PACKAGE = Path(nnctl.__file__).parent
 # A room may import those before it, and what lies below all of them.
 ROOMS = [
     *("course", "nn", "graph", "inspection", "datasets", "config", "training", "gradcheck", "runs"),
-    *("pictures", "export", "display", "report", "cli"),
+    *("pictures", "export", "sweeps", "display", "report", "cli"),
 ]
 BELOW = {
     **{"nnctl": set[str](), "nnctl.errors": set[str](), "nnctl.environment": set[str]()},
@@ -50,6 +50,7 @@ NUMERIC = {
     "runs",
     "pictures",
     "export",
+    "sweeps",
     "display",
     "report",
 }
@@ -62,12 +63,14 @@ LIBRARIES = {
     "rich": ({"display"}, {"display"}),
     "requests": ({"datasets.download"}, {"datasets.download"}),
     "yaml": ({"config"}, {"config"}),
-    "msgspec": ({"runs", "display", "cli"}, {"runs", "display"}),
+    "msgspec": ({"runs", "sweeps", "display", "cli"}, {"runs", "sweeps", "display"}),
     "safetensors": ({"runs.checkpoint"}, set()),
     "platformdirs": ({"datasets.source"}, set()),
     "matplotlib": ({"display.plot"}, set()),
     "PIL": ({"pictures"}, set()),
     "onnxruntime": ({"export.check"}, set()),
+    "optuna": ({"sweeps.bayes"}, set()),
+    "distributed": ({"sweeps.cluster"}, set()),
 }
 RUNNER = CliRunner()
 HEAVY = [
@@ -351,7 +354,7 @@ def test_commands_that_read_data_take_the_same_four_options() -> None:
                 readers[words.removeprefix("nnctl ")] = found
     assert readers == dict.fromkeys(
         ["train", "evaluate", "export", "report", "gradcheck", "trace", "lr-find", "bench"]
-        + ["runs verify"]
+        + ["runs verify", "sweep"]
         + [f"data {name}" for name in ("fetch", "verify", "info", "path", "show")],
         shared,
     )

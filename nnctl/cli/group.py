@@ -33,6 +33,7 @@ COMMANDS = {
     "runs": "List, show, compare and verify runs.",
     "lr-find": "Draw the loss against a growing learning rate, and suggest one.",
     "learn": "Learn backpropagation step by step, by the real commands.",
+    "sweep": "Search for the best settings with many trainings.",
     "bench": "Show where the time of a training step goes.",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,11 +115,13 @@ def command(
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
     from nnctl.runs.resume import check_same_data, recorded, restore
+    from nnctl.sweeps.orders import orders
     from nnctl.training.engine import split_data
-    from nnctl.training.events import Event, RunFinished, RunStarted
+    from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
+    rule, given_up = orders().rule, False
     with ExitStack() as stack:
         before = None
         if resume is not None:
@@ -187,6 +190,10 @@ def command(
             )
         event: Event | None = None
         resume_command = run.resume_command(_where_data_lie(context))
+
+        def stop() -> bool:
+            return given_up or request.number is not None
+
         try:
             show = reporter(run, as_json=as_json, quiet=quiet)
             for event in train(
@@ -197,8 +204,12 @@ def command(
                 before=before,
                 weights=weights,
                 ending=finish,
-                stop=lambda: request.number is not None,
+                stop=stop,
             ):
+                if rule and isinstance(event, EpochFinished):
+                    given_up = event.epoch < settings.training.epochs and rule.gives_up(
+                        asdict(event)
+                    )
                 if isinstance(event, RunStarted):
                     point_latest(runs_dir, run)
                 show(event)

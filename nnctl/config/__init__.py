@@ -11,12 +11,15 @@ from nnctl.config.loading import (
     bundled_config,
     bundled_configs,
     differences,
+    dump_yaml,
     json_schema,
     leaves,
     load_augmentation,
     load_settings,
+    read_text,
     settings_from_dict,
     to_yaml,
+    with_values,
 )
 from nnctl.config.schema import Choice
 from nnctl.config.settings import (
@@ -40,13 +43,16 @@ __all__ = [
     "bundled_configs",
     "check_shapes",
     "differences",
+    "dump_yaml",
     "json_schema",
     "leaves",
     "load_augmentation",
     "load_settings",
+    "read_text",
     "settings_from_dict",
     "to_dict",
     "to_yaml",
     "warnings",
     "with_counts",
+    "with_values",
 ]

@@ -123,13 +123,18 @@ def settings_from_dict(
 
 def to_yaml(settings: Settings) -> str:
     """Return the config that gives exactly these settings again, a key a line."""
-    plain = {key: _shortened(value) for key, value in to_dict(settings).items()}
+    return dump_yaml({key: _shortened(value) for key, value in to_dict(settings).items()})
+
+
+def dump_yaml(plain: Mapping[str, Any]) -> str:
+    """Return a mapping of plain values as YAML that `parse` reads back, a key a line."""
     return "".join(
         yaml.dump(
             {key: value},
             Dumper=_Dumper,
             sort_keys=False,
-            default_flow_style=None if key == "network" else False,  # None: a layer a line
+            # None: a layer, a parameter of a sweep, a line
+            default_flow_style=None if key in ("network", "parameters") else False,
             width=-1,  # never fold
         )
         for key, value in plain.items()
@@ -236,6 +241,17 @@ def _read(config: str) -> tuple[SourceText, str]:
     status = None if has_separator(config) else status_of(path)
     if not has_separator(config) and (status is None or stat.S_ISDIR(status.st_mode)):
         path, folder = bundled_config(config).path, Path()
+    return read_text(path, folder, "`nnctl config list` names bundled configs"), path.stem
+
+
+def read_text(path: Path, folder: Path, advice: str) -> SourceText:
+    """Return the text of a YAML file; relative paths in it start from `folder`.
+
+    Raises:
+        ConfigError: there is no such file, and then gives `advice`; or it is no text.
+        SystemFailure: it can't be read.
+
+    """
     with as_system_failure("reading", path):
         try:
             with open(path, "rb") as file:
@@ -244,10 +260,8 @@ def _read(config: str) -> tuple[SourceText, str]:
             if error.errno not in _NO_FILE:
                 raise
             reason = "a folder, not a file" if os.path.isdir(path) else "there is no such file"
-            raise ConfigError(
-                f"{printable(config)}: {reason}; `nnctl config list` names bundled configs"
-            ) from None
-    return decode(data, str(path), folder), path.stem
+            raise ConfigError(f"{printable(path)}: {reason}; {advice}") from None
+    return decode(data, str(path), folder)
 
 
 def _problems() -> Problems:
@@ -263,14 +277,21 @@ def _override(root: YamlNode, overrides: Sequence[tuple[str, str]], problems: Pr
         label = f"--set {path}"
         new = parse(SourceText(label, text, Path(), is_override=True), problems, path)
         written = SourceText(label, f"{path}={text}", is_override=True)
-        change = _OPERATIONS.get(path[-1:]) if path[:-1] else None
-        keys: list[tuple[str, Place]] = []
-        column = 0
-        for name in (path[:-1] if change else path).split("."):
-            keys.append((name, Place(written, 0, column)))
-            column += len(name) + 1
-        root = (change or assign)(mapping_schema(Settings), root, keys, new, problems)
+        root = _changed(root, path, Place(written), new, problems)
     return root
+
+
+def _changed(
+    root: YamlNode, path: str, place: Place, new: YamlNode, problems: Problems
+) -> YamlNode:
+    """Return `root` with `new` where `path`, which is written at `place`, leads."""
+    change = _OPERATIONS.get(path[-1:]) if path[:-1] else None
+    keys: list[tuple[str, Place]] = []
+    column = place.column
+    for name in (path[:-1] if change else path).split("."):
+        keys.append((name, replace(place, column=column)))
+        column += len(name) + 1
+    return (change or assign)(mapping_schema(Settings), root, keys, new, problems)
 
 
 def _settings(root: YamlNode, problems: Problems) -> Settings:
@@ -305,6 +326,19 @@ def _initialized(root: YamlNode, problems: Problems) -> YamlNode:
             "initializer has no layer to go to: each names its own, or has no weights",
         )
     return replace(root, value=root.value | {"network": initialized})
+
+
+def with_values(base: Settings, values: Sequence[YamlNode]) -> Settings:
+    """Return `base` with the value at the path of each node replaced by that node, in order.
+
+    Raises:
+        ConfigError: they are wrong; shown where the nodes stand.
+
+    """
+    root, problems = node_of(to_dict(base), "", Place(SourceText(""))), _problems()
+    for node in values:
+        root = _changed(root, node.path, node.key, node, problems)
+    return _settings(root, problems)
 
 
 def _at(node: YamlNode, *keys: str) -> YamlNode | None:

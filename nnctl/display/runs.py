@@ -71,7 +71,7 @@ def print_comparison(
     results = _columns([record.overview() for record in records], RESULTS)
     differing = [
         Column(heading, [_setting(value) for value in settings[path]])
-        for path, heading in zip(settings, _short_names(settings), strict=True)
+        for path, heading in zip(settings, short_names(settings), strict=True)
     ]
     needed = [names, *differing, *(column for column in results if not column.order)]
     if width_of(needed) <= out.width or not is_on_terminal():
@@ -152,7 +152,7 @@ def _columns(
     ]
 
 
-def _short_names(paths: Mapping[str, Any]) -> list[str]:
+def short_names(paths: Mapping[str, Any]) -> list[str]:
     """Return each dotted path's last word, or as many as tell it from other headings."""
     taken = {"kind", *(heading for _, heading, _ in RESULTS)}
     names = []

@@ -16,6 +16,7 @@ class Concern(IntEnum):
     DROPOUT = 3
     SAMPLE = 4
     AUGMENTATION = 5
+    SWEEP = 6
 
 
 def generator(seed: int, concern: Concern, *key: int) -> np.random.Generator:

@@ -36,7 +36,7 @@ def new_run(
 
     """
     if run_dir is None:
-        run, is_new = _claim_numbered(runs_dir, name), True
+        run, is_new = RunFolder(claim_numbered(runs_dir, name)), True
     else:
         run, is_new = RunFolder(run_dir), not exists(run_dir)
         _make(run_dir)
@@ -115,6 +115,27 @@ def check_free(path: Path, overwrite: bool) -> None:
         )
 
 
+def claim_numbered(parent: Path, name: str) -> Path:
+    """Make and return the folder `parent/NAME-001`, or the next number that is free.
+
+    `mkdir` decides, so that processes that start at the same moment never share a folder.
+    """
+    _make(parent)
+    taken = re.compile(re.escape(name) + r"-(\d{1,18})")
+    number = 0
+    with as_system_failure("reading", parent):
+        for path in parent.iterdir():
+            match = taken.fullmatch(path.name)
+            if match and not _swept(path):
+                number = max(number, int(match[1]))
+    while True:
+        number += 1
+        path = parent / f"{name}-{number:03d}"
+        with as_system_failure("creating", path), suppress(FileExistsError):
+            path.mkdir()
+            return path
+
+
 def point_latest(runs_dir: Path, run: RunFolder) -> None:
     """Make `runs_dir/latest` a relative link to the run, in one step; only a link is replaced."""
     # It lies in the run's folder, which nobody else writes to: nothing can come in between.
@@ -127,27 +148,6 @@ def point_latest(runs_dir: Path, run: RunFolder) -> None:
             temporary.replace(latest)
     with suppress(OSError):
         temporary.unlink(missing_ok=True)
-
-
-def _claim_numbered(runs_dir: Path, name: str) -> RunFolder:
-    """Make and return `runs_dir/NAME-001` or the next number that is free.
-
-    `mkdir` decides, so that runs that start at the same moment never share a folder.
-    """
-    _make(runs_dir)
-    taken = re.compile(re.escape(name) + r"-(\d{1,18})")
-    number = 0
-    with as_system_failure("reading", runs_dir):
-        for path in runs_dir.iterdir():
-            match = taken.fullmatch(path.name)
-            if match and not _swept(path):
-                number = max(number, int(match[1]))
-    while True:
-        number += 1
-        path = runs_dir / f"{name}-{number:03d}"
-        with as_system_failure("creating", path), suppress(FileExistsError):
-            path.mkdir()
-            return RunFolder(path)
 
 
 def _make(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings from one search space, planned, run somewhere, and judged."""

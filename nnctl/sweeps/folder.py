@@ -1,0 +1,177 @@
+"""A sweep's folder, which is its database: all that a sweep knows is read from here again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nnctl.config import to_yaml
+from nnctl.errors import ConfigError, RunError, UsageError, printable
+from nnctl.files import as_system_failure, as_text, has_separator, locked, write_atomically
+from nnctl.runs.folder import RunFolder, convert, now, read_json, to_json
+from nnctl.runs.lock import GLANCE, claim_numbered
+from nnctl.sweeps.plan import Trial
+from nnctl.sweeps.settings import Search, load_search
+
+CONFIG = "./config.yaml"  # beside sweep.yaml, so that nothing outside the folder is needed
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The paths inside a sweep's folder."""
+
+    path: Path
+
+    @property
+    def sweep(self) -> Path:
+        """The resolved sweep file; with it the sweep can be gone on with."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config of every trial, before its values are set."""
+        return self.path / "config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """The fields of `sweep_finished`."""
+        return self.path / "summary.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, data, command line, times."""
+        return self.path / "manifest.json"
+
+    @property
+    def trials(self) -> Path:
+        """A folder for each trial."""
+        return self.path / "trials"
+
+    @property
+    def resume_command(self) -> str:
+        """What to type in a shell to go on with the sweep."""
+        return f"nnctl sweep --resume {shlex.quote(str(self.path))}"
+
+    def trial(self, number: int) -> Path:
+        """Return the folder of a trial."""
+        return self.trials / f"{number:04d}"
+
+    def run(self, number: int, seed: int) -> RunFolder:
+        """Return the run folder of a trial's training with a seed."""
+        return RunFolder(self.trial(number) / f"seed-{seed}")
+
+
+def new_sweep(sweeps_dir: Path, search: Search, facts: dict[str, Any]) -> SweepFolder:
+    """Return a new numbered folder that holds the search.
+
+    Raises:
+        SystemFailure: it can't be written.
+
+    """
+    sweep = SweepFolder(claim_numbered(sweeps_dir, search.name))
+    with as_system_failure("creating", sweep.trials):
+        sweep.trials.mkdir()
+    write_atomically(sweep.manifest, to_json({**facts, "started": now(), "ended": None}))
+    write_atomically(sweep.config, to_yaml(search.base).encode())
+    write_search(sweep, search)
+    return sweep
+
+
+def write_search(sweep: SweepFolder, search: Search) -> None:
+    """Write the resolved sweep file."""
+    write_atomically(sweep.sweep, search.to_yaml(CONFIG).encode())
+
+
+def find_sweep(name: str, sweeps_dir: Path) -> SweepFolder:
+    """Return the folder of a sweep that is given by path, or by name under `sweeps_dir`.
+
+    Raises:
+        RunError: there is no such sweep.
+
+    """
+    paths = [Path(name)] if has_separator(name) else [sweeps_dir / name, Path(name)]
+    for path in paths:
+        if SweepFolder(path).sweep.is_file():
+            return SweepFolder(path)
+    there = sorted(sweeps_dir.iterdir()) if sweeps_dir.is_dir() else []
+    known = [path.name for path in there if SweepFolder(path).sweep.is_file()]
+    hint = f"sweeps there: {', '.join(map(printable, known[-5:]))}" if known else "start one first"
+    raise RunError(
+        f"no sweep {printable(name)!r} in {printable(sweeps_dir)}, and no such path\n{hint}"
+    )
+
+
+@contextmanager
+def owned(sweep: SweepFolder) -> Iterator[None]:
+    """Be the only process that runs a sweep.
+
+    Raises:
+        RunError: another one does.
+
+    """
+    with locked(sweep.path, GLANCE) as mine:
+        if not mine:
+            raise RunError(
+                f"{printable(sweep.path)}: in use by another process; wait for it to end"
+            )
+        yield
+
+
+def read_search(sweep: SweepFolder, trials: int | None = None) -> Search:
+    """Return the search that a folder holds, made longer to so many `trials`.
+
+    Raises:
+        RunError: sweep.yaml can't be used.
+        UsageError: a sweep can't have so many trials.
+
+    """
+    try:
+        search = load_search(str(sweep.sweep), {}, {})
+    except ConfigError as error:
+        raise RunError(f"{printable(sweep.path)}: its sweep can't be used\n{error}") from None
+    if trials is None or trials == search.trials:
+        return search
+    if search.method == "grid":
+        raise UsageError(f"--trials: a grid tries each of its {search.trials:,} points once")
+    if trials < search.trials:
+        raise UsageError(
+            f"--trials {trials}: the sweep has {search.trials:,} already, it can't be made shorter"
+        )
+    return replace(search, trials=trials)
+
+
+def read_trials(sweep: SweepFolder, search: Search) -> dict[int, Trial]:
+    """Return the trials that have been begun, by number.
+
+    Raises:
+        RunError: one is damaged, or does not fit the search.
+
+    """
+    trials: dict[int, Trial] = {}
+    for number in range(search.trials):
+        path = sweep.trial(number) / "trial.json"
+        if not path.exists():
+            continue
+        trial: Trial = convert(read_json(path), Trial, path)
+        if trial.trial != number or trial.parameters.keys() != search.space.keys():
+            raise RunError(f"{printable(path)}: damaged, this is not trial {number} of the sweep")
+        trials[number] = trial
+    return trials
+
+
+def write_trial(sweep: SweepFolder, trial: Trial) -> None:
+    """Write trial.json, and the trial's folder if it is new."""
+    folder = sweep.trial(trial.trial)
+    with as_system_failure("creating", folder):
+        folder.mkdir(exist_ok=True)
+    write_atomically(folder / "trial.json", to_json(asdict(trial)))
+
+
+def run_dirs(sweep: SweepFolder, search: Search, trial: Trial) -> list[str]:
+    """Return the run folders of a trial that are there."""
+    runs = (sweep.run(trial.trial, seed) for seed in search.training_seeds())
+    return [as_text(run.path) for run in runs if run.config.exists()]
