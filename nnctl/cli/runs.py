@@ -109,48 +109,68 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
 @command.command(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 5))
 @click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @by_option("validation_accuracy")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="The images whose stored predictions the best two are tested on.",
+)
 @runs_dir_option
 @json_option
 @csv_option
 def compare(
-    names: tuple[str, ...], by: str | None, runs_dir: Path, as_json: bool, as_csv: bool
+    names: tuple[str, ...],
+    by: str | None,
+    split: str,
+    runs_dir: Path,
+    as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Put runs side by side, the best first.
 
     Shown are the settings that differ, and the results; without RUN of all runs in --runs-dir.
-    Whether the best two differ by more than chance is told by McNemar's test on their predictions
-    for the test images.
+    Whether the best two differ by more than chance is decided by McNemar's test on the predictions
+    that they keep of their validation images. Runs that differ in the seed alone make a group: n,
+    mean, standard deviation and 95 % t interval; of two groups also the difference, paired by seed.
+    Where several runs have read the same test set: by how much choosing the best of them by it
+    would flatter.
     """
     from dataclasses import asdict
 
     from nnctl.display.output import print_csv, print_json
-    from nnctl.runs.compare import compare as compare_two
-    from nnctl.runs.compare import differing, ranked
+    from nnctl.runs.compare import compare_runs
 
     _check_formats(as_json, as_csv)
-    records = ranked(_records(names, runs_dir), by)
+    records = _records(names, runs_dir)
     if not records:
         raise RunError(f"no runs in {printable(runs_dir)}; train some first")
-    settings = differing(records)
+    found = compare_runs(records, by, split)
     rows = [
-        (record.overview(), {path: values[index] for path, values in settings.items()})
-        for index, record in enumerate(records)
+        (record.overview(), {path: values[index] for path, values in found.settings.items()})
+        for index, record in enumerate(found.records)
     ]
     if as_csv:
         print_csv([overview | own for overview, own in rows])
-        return
-    difference = compare_two(*records[:2]) if len(records) > 1 else None
-    if as_json:
-        found, reason = (None, difference) if isinstance(difference, str) else (difference, None)
-        tested = found and {**asdict(found), "beyond_chance": found.beyond_chance}
-        runs = [overview | {"settings": own} for overview, own in rows]
+    elif as_json:
+        two, groups = found.difference, found.group_difference
         print_json(
-            {"settings": list(settings), "runs": runs, "difference": tested, "reason": reason}
+            {
+                "settings": list(found.settings),
+                "runs": [overview | {"settings": own} for overview, own in rows],
+                "difference": two and {**asdict(two), "beyond_chance": two.beyond_chance},
+                "reason": found.reason,
+                "groups": [asdict(group) for group in found.groups],
+                "group_difference": groups
+                and {**asdict(groups), "beyond_chance": groups.beyond_chance},
+                "group_reason": found.group_reason,
+                "flattery": found.flattery and asdict(found.flattery),
+            }
         )
     else:
         from nnctl.display.runs import print_comparison
 
-        print_comparison(records, settings, difference)
+        print_comparison(found)
 
 
 @command.command(epilog=help_end("nnctl runs verify latest", 3, 4, 5, 6))

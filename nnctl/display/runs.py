@@ -24,9 +24,18 @@ from nnctl.display.output import console, is_on_terminal, note
 from nnctl.display.summary import duration, summary_view
 from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
-from nnctl.runs.compare import Difference, RunRecord
+from nnctl.runs.compare import (
+    Difference,
+    Flattery,
+    GroupDifference,
+    RunComparison,
+    RunRecord,
+    SeedGroup,
+)
 from nnctl.runs.folder import RunFolder
 from nnctl.runs.verify import Verification
+
+SMALLEST_FLATTERY = 0.00005  # what two digits of a percentage can show
 
 VALIDATION_SET = {"data.dataset", "data.validation", "data.split_seed"}  # what decides it
 
@@ -39,6 +48,7 @@ LIST = (
     ("optimizer", "optimizer", 7),
     ("learning_rate", "rate", 5),
     ("batch_size", "batch", 9),
+    ("seed", "seed", 3),
     ("epochs", "epochs", 8),
     ("validation_accuracy", "validation", 1),
     ("test_accuracy", "test", 2),
@@ -60,12 +70,9 @@ def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
     _print_table(_columns(overviews, LIST))
 
 
-def print_comparison(
-    records: Sequence[RunRecord],
-    settings: Mapping[str, Sequence[Any]],
-    difference: Difference | str | None,
-) -> None:
-    """Print runs side by side, as they come: `settings` that differ, results, who is better."""
+def print_comparison(found: RunComparison) -> None:
+    """Print runs side by side: the settings that differ, results, who is better."""
+    records, settings = found.records, found.settings
     out = console()
     names = Column("run", [printable(record.name) for record in records], is_text=True)
     results = _columns([record.overview() for record in records], RESULTS)
@@ -87,10 +94,18 @@ def print_comparison(
         out.print("\nAll settings are the same.")
     if not VALIDATION_SET.isdisjoint(settings):
         out.print("\nTheir validation sets differ: validation figures compare them but roughly.")
-    if isinstance(difference, str):
-        out.print(f"\nNo test of the best two: {printable(difference)}.")
-    elif difference is not None:
-        out.print(f"\n{_in_words(difference)}")
+    for group in found.groups:
+        out.print(f"\n{_group_in_words(group)}")
+    if found.group_difference is not None:
+        out.print(f"\n{_group_difference_in_words(found.group_difference)}")
+    elif found.group_reason:
+        out.print(f"\nNo test of the two groups: {found.group_reason}.")
+    elif found.reason:
+        out.print(f"\nNo test of the best two: {printable(found.reason)}.")
+    elif found.difference is not None:
+        out.print(f"\n{_in_words(found.difference)}")
+    if found.flattery is not None and found.flattery.accuracy >= SMALLEST_FLATTERY:
+        out.print(f"\n{_flattery_in_words(found.flattery)}")
 
 
 def print_run(record: RunRecord) -> None:
@@ -192,11 +207,63 @@ def _shown(field: str, value: Any) -> str:
 
 def _in_words(difference: Difference) -> str:
     first, second = printable(difference.first), printable(difference.second)
+    if difference.identical:
+        return f"{first} and {second} are the same to the byte."
+    images = f"the {difference.samples:,} {difference.split} images"
+    if not difference.only_first + difference.only_second:
+        return f"{first} and {second} get the same ones of {images} right."
     what = (
         "differ by more than chance" if difference.beyond_chance else "may differ by chance alone"
     )
     return (
-        f"{first} and {second} {what} on the {difference.samples:,} test images: "
+        f"{first} and {second} {what} on {images}: "
         f"{difference.only_first:,} only {first} got right, {difference.only_second:,} only "
         f"{second} (McNemar's test, p = {difference.p_value:.2g})."
     )
+
+
+def _group_in_words(group: SeedGroup) -> str:
+    low, high = (_shown(group.field, end) for end in group.interval)
+    mean, deviation = (
+        _shown(group.field, number) for number in (group.mean, group.standard_deviation)
+    )
+    return (
+        f"{printable(_names(group.runs))} differ in the seed alone: {_worded(group.field)} {mean}, "
+        f"standard deviation {deviation}; the mean lies in {low} to {high} (n = {group.n}, 95 % t "
+        "interval)."
+    )
+
+
+def _group_difference_in_words(difference: GroupDifference) -> str:
+    low, high = (_signed(difference.field, end) for end in difference.interval)
+    what = "differ by more than chance" if difference.beyond_chance else "may be equally good"
+    return (
+        f"{printable(_names(difference.first))} and {printable(_names(difference.second))} {what}: "
+        f"{_worded(difference.field)} {_signed(difference.field, difference.mean)} for the first, "
+        f"{low} to {high} with 95 % confidence ({len(difference.seeds)} seeds in pairs, t test, "
+        f"p = {difference.p_value:.2g})."
+    )
+
+
+def _flattery_in_words(found: Flattery) -> str:
+    return (
+        f"These {found.runs} runs have read the same {found.samples:,} test images: if they were "
+        f"equally good, the best of them would still look {100 * found.accuracy:.2f} points better "
+        "than it is. Choose by validation figures."
+    )
+
+
+def _names(runs: Sequence[str]) -> str:
+    """Return the names of a group's runs in short: the first and the last."""
+    return runs[0] if len(runs) == 1 else f"{runs[0]} to {runs[-1]}"
+
+
+def _worded(field: str) -> str:
+    return field.replace("_", " ")
+
+
+def _signed(field: str, value: float) -> str:
+    """Return a difference as people read it: accuracies in points."""
+    if field.endswith("accuracy"):
+        return f"{100 * value:+.2f} points"
+    return f"{value:+.4g}"

@@ -69,6 +69,36 @@ def estimate_mean(values: Array, confidence: float = 0.95) -> MeanEstimate:
     return MeanEstimate(n, mean, error, (mean - half, mean + half), t_probability(t, n - 1))
 
 
+def expected_maximum(n: int) -> float:
+    """Return the mean of the largest of `n` independent standard normal values.
+
+    The integral of x n phi(x) Phi(x)^(n - 1), the density of the largest (David and Nagaraja 2003,
+    "Order statistics", 2.1).
+
+    >>> round(expected_maximum(2), 4), round(expected_maximum(20), 4)
+    (0.5642, 1.8675)
+    """
+    x = np.linspace(-9, 9, 2001)
+    density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    below = np.array([(1 + math.erf(value / math.sqrt(2))) / 2 for value in x])
+    return float(np.sum(x * n * density * below ** (n - 1)) * (x[1] - x[0]))
+
+
+def selection_bias(right: Array) -> float:
+    """Return by how much the best of several models looks better than it is, as an accuracy.
+
+    `right` (models, samples) are booleans. If the models were equally good, their accuracies would
+    still differ by chance: the mean of pairs' squared differences estimates twice the variance of
+    what is each one's own, for they share the samples. The best of n lies
+    `expected_maximum(n)` of its standard deviations above the mean.
+    """
+    models, samples = right.shape
+    counts = right.sum(axis=0, dtype=np.float64)
+    # Over all pairs: the samples on which exactly one of the two is right.
+    differing = float(np.sum(counts * (models - counts))) / (models * (models - 1) / 2)
+    return expected_maximum(models) * math.sqrt(differing / 2) / int(samples)
+
+
 def _incomplete_beta(x: float, a: float, b: float) -> float:
     """Return I_x(a, b) by its continued fraction (Abramowitz and Stegun 1964, 26.5.8)."""
     if x in (0.0, 1.0):

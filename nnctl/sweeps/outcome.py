@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +11,20 @@ import numpy as np
 from nnctl import datasets
 from nnctl.config import build
 from nnctl.datasets import FetchProgress, Source
-from nnctl.errors import Diverged, RunError, SystemFailure, printable
+from nnctl.errors import Diverged, SystemFailure, printable
 from nnctl.files import as_text, write_atomically
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.metrics import wilson_interval
 from nnctl.nn.statistics import SIGNIFICANCE, estimate_mean
 from nnctl.runs.checkpoint import load
-from nnctl.runs.folder import RunFolder, convert, now, read_config, read_json, read_regular, to_json
+from nnctl.runs.folder import RunFolder, convert, now, read_config, read_json, to_json
+from nnctl.runs.predictions import read_predictions
 from nnctl.sweeps.folder import SweepFolder, run_dirs
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.settings import Search
 from nnctl.training.evaluation import evaluate
 
-MAX_PREDICTIONS_BYTES = 1 << 27
 COSTS = {"validation_loss": "loss", "validation_accuracy": "prediction"}  # column that it rests on
 
 
@@ -158,31 +157,14 @@ def undecided(sweep: SweepFolder, search: Search, ranking: Sequence[Trial]) -> l
 
 def costs(sweep: SweepFolder, search: Search, trial: Trial) -> tuple[Array, Array]:
     """Return validation images (n, 2), index and label, and what each cost (n,): loss or error."""
-    tables = [read_predictions(sweep.run(trial.trial, seed)) for seed in search.training_seeds()]
-    images = np.stack([tables[0]["index"], tables[0]["label"]], axis=1)
+    runs = [sweep.run(trial.trial, seed) for seed in search.training_seeds()]
+    tables = [read_predictions(run, "validation") for run in runs]
+    images = np.stack([tables[0].indices, tables[0].labels], axis=1)
     if search.objective == "validation_loss":
-        each = [table["loss"] for table in tables]
+        each = [table.losses for table in tables if table.losses is not None]
     else:
-        each = [(table["prediction"] != table["label"]).astype(np.float64) for table in tables]
+        each = [(~table.right).astype(np.float64) for table in tables]
     return images, np.mean(each, axis=0)
-
-
-def read_predictions(run: RunFolder) -> dict[str, Array]:
-    """Return the columns of a run's validation_predictions.csv.
-
-    Raises:
-        RunError: it is missing or damaged.
-
-    """
-    path = run.validation_predictions
-    data = read_regular(path, MAX_PREDICTIONS_BYTES)
-    head, _, body = data.partition(b"\n")
-    try:
-        rows = np.loadtxt(io.BytesIO(body), delimiter=",", ndmin=2)
-        table = dict(zip(head.decode().split(","), rows.T, strict=True))
-        return {name: table[name] for name in ("index", "label", "prediction", "loss")}
-    except (ValueError, KeyError, UnicodeDecodeError):
-        raise RunError(f"{printable(path)}: damaged, not a CSV of predictions") from None
 
 
 def test_accuracy(

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +51,19 @@ def started(runs_dir: Path, **times: str) -> None:
         edit(runs_dir / f"{name}-001" / "manifest.json", started=f"2026-01-01T{time}+00:00")
 
 
-def write_predictions(run_dir: Path, right: str) -> None:
-    """Write predictions of 0 for images whose label is 0 where `right` has a 1, else 1."""
-    rows = [f"{i},{0 if c == '1' else 1},0,0.9" for i, c in enumerate(right)]
-    lines = ["index,label,prediction,probability", *rows, ""]
-    (run_dir / "test_predictions.csv").write_text("\n".join(lines))
+def write_predictions(run_dir: Path, right: str, split: str = "validation") -> None:
+    """Write predictions of images of class 0: 0 where `right` has a 1, else 1."""
+    rows = [f"{i},0,{0 if c == '1' else 1},0.9,0.1" for i, c in enumerate(right)]
+    lines = ["index,label,prediction,probability,loss", *rows, ""]
+    (run_dir / f"{split}_predictions.csv").write_text("\n".join(lines))
+
+
+def like(runs_dir: Path, run: str, name: str, seed: int, **figures: float) -> None:
+    """Copy a run under another name, as if it had been trained with this seed to these figures."""
+    shutil.copytree(runs_dir / run, runs_dir / name)
+    config = runs_dir / name / "config.yaml"
+    config.write_text(re.sub(r"(?m)^seed: .*$", f"seed: {seed}", config.read_text()))
+    edit(runs_dir / name / "summary.json", seed=seed, **figures)
 
 
 # list
@@ -350,46 +359,105 @@ def test_compare_takes_a_run_that_is_named_twice_once(runs_dir: Path, capsys: Ca
     assert [run["run"] for run in content["runs"]] == ["wide-001"]
 
 
-def test_compare_tests_the_best_two_by_mcnemar(runs_dir: Path, capsys: Capture) -> None:
-    labels = "1" * 30  # all images are zeros in one file, so the other must agree on labels
-    write_predictions(runs_dir / "wide-001", labels)
-    (runs_dir / "narrow-001" / "test_predictions.csv").write_text(
-        "index,label,prediction,probability\n"
-        + "".join(f"{i},0,{1 if i < 8 else 0},0.9\n" for i in range(30))
-    )
+def test_compare_tests_the_best_two_on_their_validation_images(
+    runs_dir: Path, capsys: Capture
+) -> None:
+    write_predictions(runs_dir / "wide-001", "1" * 30)
+    write_predictions(runs_dir / "narrow-001", "0" * 8 + "1" * 22)
     found = compared(capsys, "wide-001", "narrow-001")["difference"]
     assert (found["first"], found["second"], found["samples"]) == ("wide-001", "narrow-001", 30)
     assert (found["only_first"], found["only_second"]) == (8, 0)
     assert found["p_value"] == pytest.approx(2 / 256) == pytest.approx(mcnemar(8, 0))
     assert found["beyond_chance"] is True
     said = " ".join(output(capsys, "compare", "wide-001", "narrow-001").split())
-    assert "differ by more than chance on the 30 test images: 8 only wide-001 got right" in said
-    write_predictions(runs_dir / "narrow-001", labels)
+    assert "differ by more than chance on the 30 validation images: 8 only wide-001 got" in said
+    # The test images only where they are asked for.
+    assert (
+        compared(capsys, "wide-001", "narrow-001", "--split", "test")["difference"]["samples"] > 30
+    )
+    write_predictions(runs_dir / "narrow-001", "1" * 30)
     assert compared(capsys, "wide-001", "narrow-001")["difference"]["beyond_chance"] is False
 
 
-def test_compare_does_not_test_what_was_tested_on_other_images(
+def test_compare_says_of_equal_bytes_that_they_are_equal(runs_dir: Path, capsys: Capture) -> None:
+    shutil.copytree(runs_dir / "wide-001", runs_dir / "wide-002")
+    found = compared(capsys, "wide-*")["difference"]
+    assert (found["identical"], found["p_value"]) == (True, 1.0)
+    assert "wide-001 and wide-002 are the same to the byte." in output(capsys, "compare", "wide-*")
+    assert compared(capsys, "wide-001", "narrow-001")["difference"]["identical"] is False
+
+
+def test_compare_shows_threads_for_they_change_bytes(runs_dir: Path, capsys: Capture) -> None:
+    shutil.copytree(runs_dir / "wide-001", runs_dir / "wide-002")
+    edit(runs_dir / "wide-002" / "manifest.json", threads=2)
+    assert compared(capsys, "wide-*")["settings"] == ["threads"]
+
+
+def test_compare_shows_what_all_layers_share_in_one_column(runs_dir: Path, capsys: Capture) -> None:
+    shutil.copytree(runs_dir / "wide-001", runs_dir / "wide-002")
+    config = runs_dir / "wide-002" / "config.yaml"
+    config.write_text(config.read_text().replace("he_normal", "zeros"))
+    assert compared(capsys, "wide-*")["settings"] == ["network.0+2.affine.initializer.kind"]
+
+
+def test_compare_groups_runs_that_differ_in_the_seed_alone(runs_dir: Path, capsys: Capture) -> None:
+    """Worked by hand: differences 2, 1 and 3 points, mean 2, standard error 1 / sqrt(3)."""
+    for seed, (wide, narrow) in enumerate([(0.95, 0.93), (0.94, 0.93), (0.96, 0.93)]):
+        like(runs_dir, "wide-001", f"w-{seed}", seed, validation_accuracy=wide)
+        like(runs_dir, "narrow-001", f"n-{seed}", seed, validation_accuracy=narrow)
+    content = compared(capsys, "w-*", "n-*")
+    wide, narrow = content["groups"]
+    assert (wide["seeds"], wide["n"], wide["runs"]) == ([0, 1, 2], 3, ["w-0", "w-1", "w-2"])
+    assert wide["mean"] == pytest.approx(0.95)
+    assert wide["standard_deviation"] == pytest.approx(0.01)
+    half = 4.30265273 * 0.01 / math.sqrt(3)  # Student's t, two degrees of freedom, 95 %
+    assert wide["interval"] == pytest.approx([0.95 - half, 0.95 + half])
+    assert narrow["standard_deviation"] == pytest.approx(0)
+    found = content["group_difference"]
+    assert found["mean"] == pytest.approx(0.02)
+    assert found["interval"] == pytest.approx([0.02 - half, 0.02 + half])
+    assert found["p_value"] == pytest.approx(0.0741799, abs=1e-6)  # t = 2 sqrt(3), 2 degrees
+    said = " ".join(output(capsys, "compare", "w-*", "n-*").split())
+    assert "n-0 to n-2 may be equally good: validation accuracy +2.00 points for the first" in said
+    assert compared(capsys, "w-*")["group_difference"] is None
+
+
+def test_compare_says_by_how_much_the_best_of_several_flatters(
     runs_dir: Path, capsys: Capture
 ) -> None:
+    shutil.copytree(runs_dir / "wide-001", runs_dir / "wide-002")
+    write_predictions(runs_dir / "wide-001", "1" * 90 + "0" * 10, "test")
+    write_predictions(runs_dir / "wide-002", "1" * 82 + "0" * 10 + "1" * 8, "test")
+    found = compared(capsys, "wide-*")["flattery"]
+    # One of two is right on 16 of 100: 8 of variance each, sqrt(8) / sqrt(pi) of 100 images.
+    assert (found["runs"], found["samples"]) == (2, 100)
+    assert found["accuracy"] == pytest.approx(math.sqrt(8 / math.pi) / 100)
+    assert "would still look 1.60 points better" in " ".join(
+        output(capsys, "compare", "wide-*").split()
+    )
+    assert compared(capsys, "wide-001")["flattery"] is None
+
+
+def test_compare_does_not_test_what_has_other_images(runs_dir: Path, capsys: Capture) -> None:
     pair = ("wide-001", "narrow-001")
     write_predictions(runs_dir / "narrow-001", "1" * 30)
-    reason = "wide-001 and narrow-001 were tested on different images"
+    reason = "wide-001 and narrow-001 have different validation images"
     content = compared(capsys, *pair)
     assert (content["difference"], content["reason"]) == (None, reason)
-    shutil.copy(runs_dir / "wide-001" / "test_predictions.csv", runs_dir / "narrow-001")
+    shutil.copy(runs_dir / "wide-001" / "validation_predictions.csv", runs_dir / "narrow-001")
     assert compared(capsys, *pair)["reason"] is None
-    edit(runs_dir / "narrow-001" / "manifest.json", data_sha256={"t10k-images-idx3-ubyte": "0"})
+    edit(runs_dir / "narrow-001" / "manifest.json", data_sha256={"train-images-idx3-ubyte": "0"})
     assert compared(capsys, *pair)["reason"] == reason
-    (runs_dir / "narrow-001" / "test_predictions.csv").unlink()
-    assert compared(capsys, *pair)["reason"] == "narrow-001 has not been tested yet"
-    assert "narrow-001 has not been tested yet." in output(capsys, "compare", *pair)
+    (runs_dir / "narrow-001" / "validation_predictions.csv").unlink()
+    assert compared(capsys, *pair)["reason"] == "narrow-001 keeps no validation predictions"
+    assert "narrow-001 keeps no validation predictions." in output(capsys, "compare", *pair)
 
 
 @pytest.mark.parametrize("content", ["", "index,label\n", "label,prediction\n1\n", "\x00" * 99])
 def test_damaged_predictions_are_named(runs_dir: Path, capsys: Capture, content: str) -> None:
-    (runs_dir / "wide-001" / "test_predictions.csv").write_text(content)
+    (runs_dir / "wide-001" / "validation_predictions.csv").write_text(content)
     assert run(["runs", "compare", "wide-001", "narrow-001"]) == 5
-    assert "wide-001/test_predictions.csv: damaged" in capsys.readouterr().err
+    assert "wide-001/validation_predictions.csv: damaged" in capsys.readouterr().err
 
 
 # What a person sees.

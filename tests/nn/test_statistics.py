@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnctl.nn.statistics import estimate_mean, t_probability, t_quantile
+from nnctl.nn.statistics import (
+    estimate_mean,
+    expected_maximum,
+    selection_bias,
+    t_probability,
+    t_quantile,
+)
 
 # t, degrees of freedom, 2 * scipy.stats.t.sf(t, degrees) of SciPy 1.17
 SCIPY = [
@@ -69,3 +75,31 @@ def test_interval_of_a_mean_holds_it_as_often_as_it_says() -> None:
     estimates = [estimate_mean(rng.normal(2.0, 3.0, 6), 0.9) for _ in range(2000)]
     held = sum(low <= 2.0 <= high for low, high in (found.interval for found in estimates))
     assert held / 2000 == pytest.approx(0.9, abs=0.02)
+
+
+def test_expected_maximum_is_that_of_the_tables() -> None:
+    # In closed form for one, two and three values; from Tippett's table (1925) beyond.
+    assert expected_maximum(1) == pytest.approx(0, abs=1e-9)
+    assert expected_maximum(2) == pytest.approx(1 / math.sqrt(math.pi))
+    assert expected_maximum(3) == pytest.approx(1.5 / math.sqrt(math.pi))
+    assert expected_maximum(100) == pytest.approx(2.50759, abs=1e-5)
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.8])
+def test_selection_bias_is_what_choosing_the_best_adds_in_simulations(shared: float) -> None:
+    """Equally good models, that get a part of the samples right or wrong in common."""
+    rng = np.random.default_rng(1)
+    models, samples, accuracy = 8, 2000, 0.9
+    gained, expected = [], []
+    for _ in range(300):
+        own = rng.random((models, samples)) < accuracy
+        common = rng.random(samples) < accuracy
+        right = np.where(rng.random(samples) < shared, common, own)
+        means = right.mean(axis=1)
+        gained.append(means.max() - means.mean())
+        expected.append(selection_bias(right))
+    assert np.mean(expected) == pytest.approx(np.mean(gained), rel=0.05)
+
+
+def test_selection_bias_of_equal_models_is_none() -> None:
+    assert selection_bias(np.array([[True, False, True]] * 3)) == 0
