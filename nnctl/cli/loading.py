@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from nnctl.config import Settings
     from nnctl.datasets import DataSet, Source
     from nnctl.datasets.batches import Gatherer
+    from nnctl.inspection.course import Course
     from nnctl.nn.functions import Array
     from nnctl.nn.network import Network
     from nnctl.runs.checkpoint import Checkpoint
     from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
     from nnctl.runs.recorder import InitialWeights
+    from nnctl.training.trainer import Progress
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -130,6 +132,8 @@ class Experiment:
     data: DataSet
     run: str | None = None  # as it was named
     weights: dict[str, Array] | None = None  # the run's; None: the network is not trained yet
+    folder: RunFolder | None = None  # the run's, if the weights lie in one
+    progress: Progress | None = None  # with these weights
 
     @property
     def title(self) -> str:
@@ -160,6 +164,22 @@ class Experiment:
         else:
             network.load(self.weights)
         return network
+
+    def course(self) -> Course | None:
+        """Return how the run has gone, also after these weights; None without one.
+
+        Raises:
+            RunError: the run's metrics are damaged.
+
+        """
+        from nnctl.runs.folder import read_metrics
+        from nnctl.training.examination import course_of
+
+        if self.progress is None:
+            return None
+        history = [vars(row) for row in self.progress.history]
+        rows = history if self.folder is None else read_metrics(self.folder)
+        return course_of(rows, self.progress.initial_loss)
 
 
 def open_experiment(
@@ -198,7 +218,8 @@ def open_experiment(
             "--set network.*: the run's weights belong to the network it was made with"
         )
     data = open_data(settings, source, inputs=checkpoint.inputs, quiet=quiet)
-    return Experiment(settings, data, run, checkpoint.snapshot.parameters)
+    snapshot = checkpoint.snapshot
+    return Experiment(settings, data, run, snapshot.parameters, folder, snapshot.progress)
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:

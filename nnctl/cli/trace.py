@@ -71,7 +71,6 @@ def command(
 
     from nnctl.config import build
     from nnctl.datasets.batches import shuffled
-    from nnctl.inspection.diagnosis import diagnose
     from nnctl.inspection.numbers import is_small, step_numbers
     from nnctl.inspection.trace import trace_batch, trace_sample
     from nnctl.nn.losses import LOSSES
@@ -79,6 +78,7 @@ def command(
     from nnctl.nn.schedules import SCHEDULES
     from nnctl.nn.step import Step
     from nnctl.training.engine import split_data
+    from nnctl.training.examination import examine
 
     opened = experiment()
     settings, data, run = opened.settings, opened.data, opened.run
@@ -106,7 +106,7 @@ def command(
         clip_norm=settings.training.clip_norm,
     )
     traced = trace_batch(step, batch)
-    findings = diagnose(traced, network, loss, fresh=run is None)
+    findings = examine(settings, data, opened.weights, opened.course()).findings
     every_number = None
     if is_small(network, len(batch)) if numbers is None else numbers:
         steps_per_epoch = math.ceil(len(train) / len(batch))

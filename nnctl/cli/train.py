@@ -78,7 +78,8 @@ def _fields() -> dict[str, Sequence[str]]:
     "--check",
     "check_only",
     is_flag=True,
-    help="Do everything up to the first step, but write no run; print the layers and the plan.",
+    help="Do everything up to the first step, but write no run; print the layers, the plan and "
+    "what looks wrong.",
 )
 @require_option("test_accuracy>=0.97", _fields)
 @data_options
@@ -118,6 +119,7 @@ def command(
     from nnctl.sweeps.orders import orders
     from nnctl.training.engine import split_data
     from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
+    from nnctl.training.examination import examine
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
@@ -178,7 +180,8 @@ def command(
                 if before is not None:
                     restore(trainer, before)
                 if as_json or not quiet:
-                    print_plan(trainer.plan(), as_json=as_json)
+                    findings = examine(settings, data).findings if before is None else ()
+                    print_plan(trainer.plan(), findings, as_json=as_json)
             return
         if overwrite:
             split_data(settings, data)  # raises before the old run is given up what it would after

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nnctl.datasets import Source, describe, locate, read, verify
-from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_LABELS
+from nnctl.datasets.catalogue import TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from nnctl.files import as_text
 
+if TYPE_CHECKING:
+    from nnctl.inspection.diagnosis import Finding
+
 Counts = tuple[int, ...]
+LOOKED_AT = 1000  # of a folder's images
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Info:
     class_names: tuple[str, ...] | None
     train_per_class: Counts | None
     test_per_class: Counts | None
+    findings: tuple[Finding, ...]  # what looks wrong in images and labels of a folder
 
 
 def info(name: str, source: Source) -> Info:
@@ -53,7 +59,26 @@ def info(name: str, source: Source) -> Info:
         class_names=sizes.class_names,
         train_per_class=counts[0],
         test_per_class=counts[1],
+        findings=tuple(_findings(name, source))
+        if state == "ready" and sizes.classes is None
+        else (),
     )
+
+
+def _findings(name: str, source: Source) -> list[Finding]:
+    """Return what looks wrong in a sample of a folder's training images."""
+    import numpy as np
+
+    from nnctl.inspection.diagnosis import without_consequences
+    from nnctl.inspection.images import image_findings, neighbours_agree
+
+    images, labels = (read(name, base, source).values for base in (TRAIN_IMAGES, TRAIN_LABELS))
+    some = np.random.default_rng(0).permutation(len(labels))[:LOOKED_AT]
+    if not len(some):
+        return []
+    pixels = images[some].reshape(len(some), -1).astype(np.float32) / 255
+    agree = neighbours_agree(pixels, labels[some])
+    return without_consequences([*image_findings(pixels, labels[some], agree)])
 
 
 def _samples_per_class(

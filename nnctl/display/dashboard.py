@@ -101,7 +101,8 @@ class View:
             return
         verdict = ""
         if self._verdict is not None:
-            described = describe(msgspec.to_builtins(self._verdict), started.monitored)
+            judged = msgspec.to_builtins(self._verdict)
+            described = describe(judged, self._rows[-1], started.monitored, ended=False)
             verdict = described.partition("\n")[0]
         top, bottom = Group(*self._top(started, options)), Text(verdict)
         used = len(console.render_lines(top)) + len(console.render_lines(bottom))

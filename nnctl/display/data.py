@@ -13,6 +13,7 @@ from nnctl.datasets.info import Info
 from nnctl.display.digits import Gallery
 from nnctl.display.evaluation import class_label
 from nnctl.display.output import console, print_json
+from nnctl.display.trace import Findings
 from nnctl.errors import printable
 from nnctl.files import as_text
 from nnctl.nn.functions import Array
@@ -62,6 +63,9 @@ def print_info(info: Info, *, classes: bool) -> None:
         _print_line(f"  {key:<8}  {value}")
     if not classes:
         return
+    if info.findings:
+        console().print(Findings(info.findings))
+        _print_line("")
     counts = {"training": info.train_per_class, "test": info.test_per_class}
     shown = {title: column for title, column in counts.items() if column is not None}
     if not shown and info.class_names is None:

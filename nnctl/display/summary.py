@@ -12,7 +12,7 @@ from rich.text import Text
 from nnctl.display.charts import SideBySide
 from nnctl.display.curves import Row, accuracy_chart, loss_chart, overfitting_chart
 from nnctl.display.tables import NOTHING, figures
-from nnctl.display.verdict import describe
+from nnctl.display.verdict import describe_end
 from nnctl.errors import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def summary_view(summary: Mapping[str, Any], rows: Sequence[Row], monitored: str
     if rows:
         parts += [SideBySide([loss_chart(rows), accuracy_chart(rows)]), ""]
         parts += [overfitting_chart(rows), ""]
-    parts += [describe(summary["overfitting"], monitored), "", _figures(summary), _facts(summary)]
+    parts += [describe_end(summary, monitored), "", _figures(summary), _facts(summary)]
     return Group(*parts)
 
 

@@ -8,7 +8,7 @@ for a dashboard, or else at the end.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +25,7 @@ from nnctl.training.events import (
 )
 
 if TYPE_CHECKING:
+    from nnctl.inspection.diagnosis import Finding
     from nnctl.runs.folder import RunFolder
     from nnctl.training.trainer import Plan
 
@@ -76,14 +77,17 @@ def print_summary(
         _print_end(run, event, monitored, quiet=quiet)
 
 
-def print_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print what a trainer would do: its layers with their shapes, samples, steps per epoch."""
+def print_plan(plan: Plan, findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Print what a trainer would do, and what looks wrong before it does it."""
     if as_json:
-        print_json(msgspec.to_builtins(plan))
+        print_json(msgspec.to_builtins(plan) | {"findings": msgspec.to_builtins(findings)})
     else:
         from nnctl.display.summary import plan_view
+        from nnctl.display.trace import Findings
 
         console().print(plan_view(plan))
+        if findings:
+            console().print(Findings(findings))
 
 
 def _print_event(name: str, event: Event) -> None:

@@ -31,7 +31,7 @@ from nnctl.display.png import data_uri, png
 from nnctl.display.summary import duration
 from nnctl.display.svg import figure
 from nnctl.display.tables import NOTHING
-from nnctl.display.verdict import describe
+from nnctl.display.verdict import describe_end
 from nnctl.display.weights import tiled, weights_png
 from nnctl.inspection.weights import reach, unit_images
 from nnctl.nn.losses import SoftmaxWithLoss
@@ -153,8 +153,9 @@ def _curves(run: RunContents) -> list[Markup]:
     curves = _section("Curves", drawn, is_wide=True)
     if run.record.summary is None:
         return [curves]
-    verdict = asdict(run.record.summary)["overfitting"]
-    said = describe(verdict, run.record.monitored).split("\n")
+    summary = asdict(run.record.summary)
+    said = describe_end(summary, run.record.monitored).split("\n")
+    verdict = summary["overfitting"]
     evidence = verdict["evidence"]
     facts = {
         "best epoch": evidence["best_epoch"],

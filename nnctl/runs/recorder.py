@@ -21,6 +21,7 @@ from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest,
 from nnctl.runs.resume import Recorded, changes, go_on
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
+from nnctl.training.examination import forewarn
 from nnctl.training.trainer import Trainer
 
 
@@ -51,6 +52,8 @@ def train(
     with closing(Trainer(settings, data, threads, run_dir=as_text(run))) as trainer:
         if before is None:
             manifest = begin(trainer, run, weights)
+            for finding in forewarn(settings, data, trainer.split.train):
+                yield Notice(f"{finding.message}\n{finding.remedy}")
         else:
             manifest = go_on(trainer, before) or begin(trainer, run)
             for change in changes(before, trainer.engine.threads):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Status = Literal["completed", "early_stopped", "interrupted", "diverged"]
-Judgement = Literal["none", "overfitting", "underfitting", "undecided"]
+Judgement = Literal["none", "overfitting", "underfitting", "not_learning", "undecided"]
 TIMINGS = ("seconds", "evaluation_seconds", "samples_per_second")  # of an epoch, by a clock
 
 
@@ -86,6 +86,14 @@ class EpochFinished:
         assert loss is not None
         return loss
 
+    @property
+    def monitored_accuracy(self) -> float:
+        """The validation accuracy, or without a validation set the test accuracy."""
+        validation, test = self.validation_accuracy, self.test_accuracy
+        accuracy = test if validation is None else validation
+        assert accuracy is not None
+        return accuracy
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -96,14 +104,21 @@ class Evidence:
     standard_error: float | None  # of that mean, from the paired differences; None: too few samples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The `overfitting` object of `run_finished`; `overfitting.judge` finds it."""
+    """The `overfitting` object of `run_finished`; `training.overfitting` finds it.
+
+    `since_epoch`: from here on the loss has stayed above its best (overfitting), or the network
+    has guessed again after it had learnt (not_learning).
+    """
 
     verdict: Judgement
-    since_epoch: int | None  # when overfitting: from here on the loss has stayed above its best
-    gap: float | None  # monitored loss - training loss at the last epoch
+    cause: str | None = None  # the kind of what `nnctl trace` finds, if nothing or little is learnt
+    since_epoch: int | None = None
+    gap: float | None = None  # monitored loss - training loss at the last epoch
     evidence: Evidence
+    message: str | None = None  # what the cause is, in words
+    remedy: str | None = None  # what to try
 
 
 @dataclass(frozen=True)

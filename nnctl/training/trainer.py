@@ -22,6 +22,7 @@ from nnctl.datasets import DataSet
 from nnctl.datasets.batches import shuffled
 from nnctl.errors import Diverged
 from nnctl.nn.functions import Array
+from nnctl.nn.losses import LOSSES
 from nnctl.nn.schedules import SCHEDULES
 from nnctl.training.engine import Engine, split_data
 from nnctl.training.events import (
@@ -36,7 +37,7 @@ from nnctl.training.events import (
     StepFinished,
     Verdict,
 )
-from nnctl.training.overfitting import judge
+from nnctl.training.overfitting import explain, guessing, judge
 
 EXPLOSION = 100  # times the initial loss
 EXPLOSION_STEPS = 100  # the running mean is over so many steps, or an epoch if that is shorter
@@ -124,7 +125,10 @@ class Trainer:
         self.engine = Engine(settings, data, self.split, self.batch_size, threads)
         self.schedule = build(SCHEDULES, settings.schedule)
         self.monitored = settings.data.monitored  # on the test set nothing is ever chosen
-        self._monitored_losses = self.engine.measured(self.monitored).losses
+        monitored = self.engine.measured(self.monitored)
+        self._monitored_losses = monitored.losses
+        classes = self.engine.network.widths[-1]
+        self._guess = guessing(build(LOSSES, settings.loss), monitored.labels, classes)
         self._best_losses = np.zeros_like(self._monitored_losses)
         self.progress = Progress()
         self.best: EpochFinished | None = None  # lowest monitored loss, the earliest on a tie
@@ -197,6 +201,7 @@ class Trainer:
         done = status in ("completed", "early_stopped")
         history = self.progress.history
         chosen = history[-1] if history and self.monitored == "test" else self.best
+        overfitting = self.explained_verdict()
         if done:
             if self._best_parameters:  # which a validation set has chosen
                 self.engine.network.load(self._best_parameters)
@@ -215,7 +220,7 @@ class Trainer:
             test_accuracy=test.accuracy if test else None,
             parameters=self.engine.network.size,
             seed=self.settings.seed,
-            overfitting=self.verdict(),
+            overfitting=overfitting,
             seconds=self.seconds + time.perf_counter() - self._since,
             run_dir=self.run_dir,
         )
@@ -246,8 +251,24 @@ class Trainer:
         )
 
     def verdict(self) -> Verdict:
-        """Return the verdict on overfitting so far."""
-        return judge(self.progress.history, self._best_losses, self._monitored_losses)
+        """Return the verdict so far, its cause left open."""
+        history = self.progress.history
+        return judge(history, self._best_losses, self._monitored_losses, self._guess)
+
+    def explained_verdict(self) -> Verdict:
+        """Return the verdict with its cause: what is wrong with the weights that count."""
+        verdict = self.verdict()
+        lost = verdict.verdict == "not_learning" and verdict.since_epoch is not None
+        last = lost or not self._best_parameters
+        return explain(
+            verdict,
+            self.settings,
+            self.data,
+            self.progress.history,
+            self.progress.initial_loss,
+            self._copy_parameters() if last else self._best_parameters,
+            len(self._monitored_losses),
+        )
 
     # The state, as a checkpoint keeps it.
 

@@ -282,7 +282,7 @@ def test_dashboard_shows_how_far_how_fast_and_how_well(view: View) -> None:
         "learning rate 0.1",
         f"best epoch {best['epoch']}  validation loss {best['validation_loss']:.4f}",
         "accuracy (%)",
-        "Overfitting is undecided: too few epochs",
+        "So far: overfitting is undecided: too few epochs",
     ):
         assert words in terminal.text
 

@@ -18,7 +18,7 @@ import pytest
 from nnctl.cli.group import run
 from nnctl.config import load_settings
 from nnctl.datasets import DataSet, Source, load
-from nnctl.display.verdict import describe
+from nnctl.display.verdict import describe_end
 from nnctl.runs import lock as claims
 from nnctl.runs.recorder import train
 
@@ -123,11 +123,11 @@ def test_report_shows_the_figures_of_evaluate(runs_dir: Path, capsys: Capture) -
 
 
 def test_report_says_the_verdict_with_its_evidence(runs_dir: Path) -> None:
-    summary = json.loads((runs_dir / "a-001" / "summary.json").read_text())["overfitting"]
+    summary = json.loads((runs_dir / "a-001" / "summary.json").read_text())
     text = report("a-001").text
-    for line in describe(summary, "validation").split("\n"):
+    for line in describe_end(summary, "validation").split("\n"):
         assert line in text
-    assert f"{summary['gap']:.4g}" in text
+    assert f"{summary['overfitting']['gap']:.4g}" in text
 
 
 def test_report_measures_what_the_run_has_read(runs_dir: Path, capsys: Capture) -> None:

@@ -88,8 +88,9 @@ def test_epoch_sees_every_training_sample_once_the_last_partial_batch_too(
 
         monkeypatch.setattr(Gatherer, "__call__", spy)
         list(trainer.events())
-        assert [len(batch) for batch in seen] == [25, 25, 25, 5] * 2
-        first, second = list(chain(*seen[:4])), list(chain(*seen[4:]))
+        assert [len(batch) for batch in seen[:8]] == [25, 25, 25, 5] * 2
+        assert len(seen) <= 9  # and once for the verdict
+        first, second = list(chain(*seen[:4])), list(chain(*seen[4:8]))
         assert sorted(first) == sorted(second) == trainer.split.train.tolist()
         assert first != second
 

@@ -1,0 +1,149 @@
+"""A network examined on more than one batch: what looks wrong in images, weights and training.
+
+`trace` and the verdict of a run both ask here, and so say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnctl.config import Settings, build
+from nnctl.datasets import DataSet
+from nnctl.datasets.batches import Gatherer, shuffled
+from nnctl.inspection.course import (
+    Course,
+    lagging_averages,
+    loss_jumped,
+    narrow_layer,
+    shrunk_weights,
+    small_move,
+    stuck_outputs,
+)
+from nnctl.inspection.diagnosis import (
+    Finding,
+    design_findings,
+    diagnose,
+    single_sample,
+    without_consequences,
+)
+from nnctl.inspection.images import image_findings, neighbours_agree, scale_findings
+from nnctl.inspection.trace import trace_batch
+from nnctl.nn.functions import Array
+from nnctl.nn.layers import BatchNorm
+from nnctl.nn.losses import LOSSES
+from nnctl.nn.network import Network
+from nnctl.nn.optimizers import OPTIMIZERS
+from nnctl.nn.step import Step
+from nnctl.training.engine import build_network, split_data
+
+EXAMINED = 1000  # training images; the unit that is on for one of fewer may look dead
+POOR_ACCURACY = 0.8  # below it the network has not learnt even what it was shown
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What looks wrong, and what the nearest neighbours of the images can tell of the labels."""
+
+    findings: list[Finding]
+    accuracy: float  # of the network, on the training images that were looked at
+    neighbour_accuracy: float  # of their nearest neighbours
+
+
+def course_of(rows: Sequence[Mapping[str, Any]], initial_loss: float | None) -> Course:
+    """Return how training has gone, from its metrics and the loss of its first batch."""
+    return Course(
+        initial_loss=initial_loss,
+        batch_losses=[row["batch_loss"] for row in rows],
+        learning_rates=[row["learning_rate"] for row in rows],
+    )
+
+
+def examine(
+    settings: Settings,
+    data: DataSet,
+    weights: Mapping[str, Array] | None = None,
+    course: Course | None = None,
+) -> Examination:
+    """Examine the network with `weights` and its training so far; without them, before training.
+
+    A network that has not learnt what it was shown is examined at its start too: what was wrong
+    then comes first.
+    """
+    train = split_data(settings, data).train
+    some = shuffled(train, settings.seed, 1)[:EXAMINED]
+    images, labels = Gatherer(data.train)(some)
+    loss, optimizer = build(LOSSES, settings.loss), build(OPTIMIZERS, settings.optimizer)
+    clip_norm = settings.training.clip_norm
+
+    def look(network: Network, *, fresh: bool, poor: bool = False) -> list[Finding]:
+        step = Step(
+            network,
+            loss,
+            optimizer,
+            lambda places: (images[places], labels[places]),
+            seed=settings.seed,
+            clip_norm=clip_norm,
+        )
+        trace = trace_batch(step, np.arange(len(labels)))
+        return diagnose(trace, network, loss, fresh=fresh, poor=poor)
+
+    start = build_network(settings, images.shape[1])
+    start.initialize(settings.seed)
+    agree = neighbours_agree(images, labels)
+    found = [*image_findings(images, labels, agree), *_single_samples(settings, start)]
+    network = start
+    if weights is not None:
+        network = build_network(settings, images.shape[1])
+        network.load(weights)
+    with np.errstate(all="ignore"):  # what is not finite shows in the figures
+        outputs = network.forward(images)
+        accuracy = float((outputs.argmax(axis=1) == labels).mean())
+        if weights is None:
+            found += look(start, fresh=True)
+        else:
+            poor = accuracy < POOR_ACCURACY
+            at_start = look(start, fresh=True) if poor else []
+            start.initialize(settings.seed)  # the averages of batch_norm have moved
+            # Whether a large first step did harm is to be seen in what came of it.
+            early = [finding for finding in at_start if finding.kind != "large_update"]
+            found += early
+            found += shrunk_weights(start, network, optimizer)
+            found += lagging_averages(network, images, labels)
+            network.load(weights)
+            found += look(network, fresh=False, poor=poor)
+            norm = float(np.linalg.norm(network.gradients))
+            found += stuck_outputs(network, network.forward(images, training=True), labels)
+            found += [finding for finding in at_start if finding not in early]
+            if poor:
+                found += narrow_layer(network)
+            if course is not None:
+                found += small_move(course, start, network, optimizer, clip_norm, norm)
+                found += loss_jumped(course)
+    return Examination(
+        without_consequences(found),
+        accuracy,
+        float(agree.mean()) if len(agree) else 0.0,
+    )
+
+
+def forewarn(settings: Settings, data: DataSet, train: Array) -> list[Finding]:
+    """Return what can be told at once from the design and the images at `train`."""
+    network = build_network(settings, data.train.images.shape[1])
+    return without_consequences(
+        [
+            *scale_findings(int(data.train.images[train[:EXAMINED]].max())),
+            *_single_samples(settings, network),
+            *design_findings(network, build(LOSSES, settings.loss)),
+        ]
+    )
+
+
+def _single_samples(settings: Settings, network: Network) -> Iterator[Finding]:
+    for index, layer in enumerate(network.layers):
+        if isinstance(layer, BatchNorm) and settings.training.batch_size == 1:
+            yield single_sample(network.layer_name(index))
+            return
