@@ -354,7 +354,7 @@ def test_commands_that_read_data_take_the_same_four_options() -> None:
                 readers[words.removeprefix("nnctl ")] = found
     assert readers == dict.fromkeys(
         ["train", "evaluate", "export", "report", "gradcheck", "trace", "lr-find", "bench"]
-        + ["runs verify", "sweep"]
+        + ["runs verify", "sweep", "weights"]
         + [f"data {name}" for name in ("fetch", "verify", "info", "path", "show")],
         shared,
     )

@@ -57,12 +57,12 @@ class Picture:
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """Return the width: the image's own, or what the terminal leaves for it."""
-        width = _shrink(self.image, options.max_width).shape[1]
+        width = shrink(self.image, options.max_width).shape[1]
         return Measurement(width, width)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines of the image, then the caption."""
-        image = _shrink(self.image, options.max_width)
+        image = shrink(self.image, options.max_width)
         rows, columns = image.shape
         pairs = np.zeros((math.ceil(rows / 2), 2, columns))  # an odd last row gets a dark one
         pairs.reshape(-1, columns)[:rows] = image
@@ -93,7 +93,7 @@ class Gallery:
         yield Columns([Picture(*pair) for pair in pairs], padding=(0, 2))
 
 
-def _shrink(image: Array, width: int) -> Array:
+def shrink(image: Array, width: int) -> Array:
     """Return `image` no wider than `width`: squares of pixels become their mean."""
     rows, columns = image.shape
     factor = math.ceil(columns / max(width, 1))

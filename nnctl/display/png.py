@@ -23,7 +23,9 @@ def png(pixels: Array, palette: Array | None = None) -> bytes:
     kind = GREY if palette is None else INDEXED
     parts = [(b"IHDR", struct.pack(">2I5B", columns, rows, 8, kind, 0, 0, 0))]
     if palette is not None:
-        parts += [(b"PLTE", palette[:, :3].tobytes()), (b"tRNS", palette[:, 3].tobytes())]
+        parts.append((b"PLTE", palette[:, :3].tobytes()))
+        if (palette[:, 3] < 255).any():
+            parts.append((b"tRNS", palette[:, 3].tobytes()))
     filtered = np.pad(pixels, ((0, 0), (1, 0)))  # each row begins with its filter: 0, none
     parts += [(b"IDAT", zlib.compress(filtered.tobytes(), 9)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(

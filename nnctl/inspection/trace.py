@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnctl.inspection.histogram import histogram
 from nnctl.nn.functions import Array, one_hot
 from nnctl.nn.layers import Activation, Layer, Sigmoid, Tanh
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
@@ -75,13 +76,13 @@ def trace_batch(step: Step, samples: Array) -> Trace:
     parameters are put back afterwards.
     """
     network, optimizer = step.network, step.parameters.optimizer
-    outputs: list[_Forward] = []
+    outputs: list[Forward] = []
     arriving: dict[int, float] = {}
     reported = 0.0
 
     def see_output(index: int, y: Array) -> None:
         nonlocal reported
-        outputs.append(_look(network.layers[index], y))
+        outputs.append(look(network.layers[index], y))
         if index == len(network.layers) - 1:
             losses = step.loss.per_sample(y, step.gather(samples)[1])
             reported = float(losses.mean(dtype=np.float64))
@@ -141,7 +142,7 @@ def trace_sample(network: Network, loss: Loss, x: Array, label: int) -> SampleTr
     )
 
 
-class _Forward(NamedTuple):
+class Forward(NamedTuple):
     """The figures of the way forward; see `LayerTrace`."""
 
     activation_mean: float
@@ -152,7 +153,7 @@ class _Forward(NamedTuple):
     dead_units: int | None
 
 
-def _look(layer: Layer, y: Array) -> _Forward:
+def look(layer: Layer, y: Array) -> Forward:
     """Return the figures of `y`, which `layer` has just computed."""
     saturated = dead = None
     if isinstance(layer, Activation):
@@ -160,24 +161,14 @@ def _look(layer: Layer, y: Array) -> _Forward:
         dead = int((slope == 0).all(axis=0).sum())
         if steepest := STEEPEST.get(type(layer)):
             saturated = float((slope < SATURATED * steepest).mean())
-    return _Forward(
+    return Forward(
         activation_mean=float(y.mean(dtype=np.float64)),
         activation_std=float(y.std(dtype=np.float64)),
-        activation_histogram=_histogram(y),
+        activation_histogram=histogram(y, BINS),
         zero_fraction=float((y == 0).mean()),
         saturated_fraction=saturated,
         dead_units=dead,
     )
-
-
-def _histogram(y: Array) -> tuple[int, ...]:
-    """Return how many finite entries lie in each of `BINS` equal parts of their range."""
-    finite = y[np.isfinite(y)].astype(np.float64)
-    if not finite.size:
-        return (0,) * BINS
-    low, high = finite.min(), finite.max()
-    places = (finite - low) / (high - low) * BINS if high > low else np.full(finite.size, BINS / 2)
-    return tuple(np.bincount(np.minimum(places.astype(int), BINS - 1), minlength=BINS).tolist())
 
 
 def _update_ratios(step: Step) -> dict[str, float]:
