@@ -191,10 +191,11 @@ def cross_entropy(z: Array, t: Array) -> float:
     return float(-(t * np.log(softmax(z))).sum(axis=1).mean())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_dropout_draws_another_mask_for_each_shard_and_step(
-    tiny_settings: Make, tiny_data: DataSet
+    tiny_settings: Make, tiny_data: DataSet, threads: int
 ) -> None:
-    with training(tiny_settings(**RICH), tiny_data, threads=2) as trainer:
+    with training(tiny_settings(**RICH), tiny_data, threads) as trainer:
         alone(trainer)  # both masks in this process
         masks = []
         for _ in islice(trainer.events(), 3):
@@ -203,7 +204,7 @@ def test_dropout_draws_another_mask_for_each_shard_and_step(
                 for network in trainer.engine.networks  # shards are of 12 and 13
                 if hasattr(network.layers[2], "mask")
             ]
-        assert len(masks) == len(set(masks)) == 4
+        assert len(masks) == len(set(masks)) == 2 * threads
 
 
 def test_batch_norm_is_computed_in_one_process(tiny_settings: Make, tiny_data: DataSet) -> None:
