@@ -166,7 +166,7 @@ def _curves(run: RunContents) -> list[Markup]:
     shown = {key: NOTHING if fact is None else f"{fact:.4g}" for key, fact in facts.items()}
     return [
         curves,
-        _section("Overfitting", *(element("p", line) for line in said), _pairs(shown)),
+        _section("Verdict", *(element("p", line) for line in said), _pairs(shown)),
     ]
 
 
