@@ -90,9 +90,6 @@ def as_system_failure(doing: str, path: Path) -> Iterator[None]:
         raise SystemFailure(f"{doing} {printable(path)}: {reason(error)}") from error
 
 
-told = as_system_failure  # its former name
-
-
 def reason(error: OSError) -> str:
     """Return why the system refused something, and what to do, as a person would say it."""
     return printable(REASONS.get(error.errno or 0) or error.strerror or error)

@@ -1,4 +1,4 @@
-"""How good predictions are: accuracy and its uncertainty, confusions, classes, pairs of models."""
+"""How good predictions are: accuracy and its uncertainty, confusions, classes."""
 
 from __future__ import annotations
 
@@ -64,21 +64,3 @@ def per_class(confusion: Array) -> list[ClassFigures]:
             )
         )
     return figures
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Return the probability that two equally good models differ as much as these or more.
-
-    `only_a` samples did only the first model get right, `only_b` only the second; samples on
-    which they agree say nothing. The exact two-sided test (McNemar 1947): if the models are
-    equally good, each of the n samples falls to either with probability 1/2.
-
-    >>> mcnemar(10, 0)
-    0.001953125
-    """
-    n = only_a + only_b
-    logs = (
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
-        for i in range(min(only_a, only_b) + 1)
-    )
-    return min(1.0, 2 * math.fsum(map(math.exp, logs)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnctl.datasets import DataSet, Samples
 from nnctl.errors import DataError, printable
-from nnctl.files import told
+from nnctl.files import as_system_failure
 from nnctl.pictures.preparation import prepare, resized
 from nnctl.pictures.reading import read_file
 
@@ -44,7 +44,7 @@ def load_pictures(
     """
     folder = Path(name)
     images, labels, hashes, unread = [], [], {}, []
-    with told("reading", folder):
+    with as_system_failure("reading", folder):
         files = sorted(path for path in folder.glob("*/*") if not path.name.startswith("."))
     numbers = {title: n for n, title in enumerate(class_names or ())}
     numbers |= {str(n): n for n in range(classes)}

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from nnctl.errors import SystemFailure, printable
-from nnctl.files import told, write_atomically
+from nnctl.files import as_system_failure, write_atomically
 from nnctl.nn.functions import Array
 from nnctl.pictures.preparation import Preparation, as_bytes
 
@@ -29,7 +29,7 @@ def save_stages(folder: Path, name: str, stages: Preparation) -> list[Path]:
         if digit.box is not None:
             images[f"{stem}-{number}-box.png"] = as_bytes(digit.crop)
         images[f"{stem}-{number}-{rows}x{columns}.png"] = digit.image
-    with told("making", folder):
+    with as_system_failure("making", folder):
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / file for file in images]
     for path in paths:

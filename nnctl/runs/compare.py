@@ -17,8 +17,6 @@ from nnctl.datasets import contents
 from nnctl.datasets.catalogue import PAIRS
 from nnctl.errors import RunError, UsageError, printable
 from nnctl.files import as_system_failure, as_text, exists
-from nnctl.nn.metrics import mcnemar
-from nnctl.nn.statistics import SIGNIFICANCE, estimate_mean, selection_bias
 from nnctl.runs.folder import (
     Manifest,
     RunFolder,
@@ -29,6 +27,7 @@ from nnctl.runs.folder import (
     read_summary,
 )
 from nnctl.runs.predictions import read_predictions
+from nnctl.runs.statistics import SIGNIFICANCE, estimate_mean, mcnemar, selection_bias
 from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
 
 RESULTS = (

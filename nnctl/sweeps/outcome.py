@@ -16,10 +16,10 @@ from nnctl.files import as_text, write_atomically
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.metrics import wilson_interval
-from nnctl.nn.statistics import SIGNIFICANCE, estimate_mean
 from nnctl.runs.checkpoint import load
 from nnctl.runs.folder import RunFolder, convert, now, read_config, read_json, to_json
 from nnctl.runs.predictions import read_predictions
+from nnctl.runs.statistics import SIGNIFICANCE, estimate_mean
 from nnctl.sweeps.folder import SweepFolder, run_dirs
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.settings import Search

@@ -20,10 +20,10 @@ from rich.cells import cell_len
 
 from nnctl.cli.group import run
 from nnctl.config import load_settings
-from nnctl.nn.metrics import mcnemar
 from nnctl.runs.checkpoint import dump
 from nnctl.runs.checkpoint import load as load_checkpoint
 from nnctl.runs.folder import RunFolder
+from nnctl.runs.statistics import mcnemar
 
 Capture = pytest.CaptureFixture[str]
 

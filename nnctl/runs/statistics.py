@@ -1,4 +1,7 @@
-"""What can be said of a mean of few values: Student's t, its intervals, and paired differences."""
+"""Which of several models is better by more than chance.
+
+Student's t and its intervals, paired differences, McNemar's test, and what choosing the best adds.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +70,24 @@ def estimate_mean(values: Array, confidence: float = 0.95) -> MeanEstimate:
     half = t_quantile(confidence, n - 1) * error
     t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
     return MeanEstimate(n, mean, error, (mean - half, mean + half), t_probability(t, n - 1))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the probability that two equally good models differ as much as these or more.
+
+    `only_a` samples did only the first model get right, `only_b` only the second; samples on
+    which they agree say nothing. The exact two-sided test (McNemar 1947): if the models are
+    equally good, each of the n samples falls to either with probability 1/2.
+
+    >>> mcnemar(10, 0)
+    0.001953125
+    """
+    n = only_a + only_b
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2)
+        for i in range(min(only_a, only_b) + 1)
+    )
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
 
 
 def expected_maximum(n: int) -> float:

@@ -1,17 +1,19 @@
-"""Student's t, against tables, SciPy's numbers and what is worked by hand."""
+"""Student's t and McNemar's test, against tables, SciPy's numbers and what is worked by hand."""
 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnctl.nn.statistics import (
+from nnctl.runs.statistics import (
     estimate_mean,
     expected_maximum,
+    mcnemar,
     selection_bias,
     t_probability,
     t_quantile,
@@ -103,3 +105,28 @@ def test_selection_bias_is_what_choosing_the_best_adds_in_simulations(shared: fl
 
 def test_selection_bias_of_equal_models_is_none() -> None:
     assert selection_bias(np.array([[True, False, True]] * 3)) == 0
+
+
+def test_mcnemar_worked_by_hand() -> None:
+    # 2 (C(6,0) + C(6,1)) / 2^6
+    assert mcnemar(1, 5) == pytest.approx(14 / 64)
+    assert mcnemar(0, 5) == pytest.approx(2 / 32)
+
+
+def test_mcnemar_of_models_that_never_disagree_or_disagree_evenly_is_one() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(7, 7) == 1
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_is_the_exact_two_sided_binomial_tail(only_a: int, only_b: int) -> None:
+    n = only_a + only_b
+    tail = sum(math.comb(n, i) for i in range(min(only_a, only_b) + 1))
+    expected = min(Fraction(1), Fraction(2 * tail, 2**n))
+    assert mcnemar(only_a, only_b) == pytest.approx(float(expected), rel=1e-9)
+    assert mcnemar(only_a, only_b) == mcnemar(only_b, only_a)
+
+
+def test_mcnemar_of_large_counts_does_not_overflow() -> None:
+    assert mcnemar(30_000, 30_500) == pytest.approx(0.0424, abs=5e-4)  # z = 499 / sqrt(60500)
+    assert mcnemar(0, 60_000) == 0
