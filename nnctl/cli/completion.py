@@ -62,7 +62,7 @@ def _keys(context: click.Context) -> list[str]:
 
 def _fields(context: click.Context) -> Sequence[str]:
     """Return the fields of an overview of runs, and the keys of a config."""
-    from nnctl.runs.compare import OVERVIEW
+    from nnctl.runs.run import OVERVIEW
 
     return [*OVERVIEW, *(key.rstrip("=") for key in _keys(context))]
 

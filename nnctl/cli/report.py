@@ -55,14 +55,14 @@ def command(
     from nnctl.display.output import print_path, write_result
     from nnctl.report.contents import measure, split_of
     from nnctl.report.page import to_html
-    from nnctl.runs.compare import read_run
     from nnctl.runs.find import find_runs
     from nnctl.runs.folder import LATEST
+    from nnctl.runs.run import read_stored_run
     from nnctl.training.threads import requested
 
     contents = []
     for run in find_runs(names or [LATEST], runs_dir):
-        record = read_run(run)
+        record = read_stored_run(run)
         part = split or split_of(run, record.settings)
         if part == "validation" and not record.settings.data.validation:
             raise UsageError(f"--split validation: {run} held no validation images out")

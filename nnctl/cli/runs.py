@@ -10,11 +10,11 @@ import click
 
 from nnctl.cli.completion import complete_field, complete_run
 from nnctl.cli.options import F, data_options, help_end, json_option, runs_dir_option
-from nnctl.errors import CheckFailed, NnctlError, RunError, UsageError, printable
+from nnctl.errors import CheckFailed, RunError, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
-    from nnctl.runs.compare import RunRecord
+    from nnctl.runs.run import StoredRun
 
 
 @click.group(epilog=help_end("nnctl runs compare two-layer-001 two-layer-002", 3, 4, 5, 6))
@@ -49,14 +49,14 @@ def list_command(
     Without RUN all runs in --runs-dir. A folder that can't be read is named in a warning.
     """
     from nnctl.display.output import print_csv, print_json
-    from nnctl.runs.compare import ranked
+    from nnctl.runs.compare import rank_runs
 
     _check_formats(as_json, as_csv)
-    records = _records(names, runs_dir)
+    records = _read_runs(names, runs_dir)
     if by is None:
         records.sort(key=lambda record: (record.manifest.started, record.name), reverse=True)
     else:
-        records = ranked(records, by)
+        records = rank_runs(records, by)
     overviews = [record.overview() for record in records]
     if as_json:
         for overview in overviews:
@@ -81,9 +81,9 @@ def show(run: str, runs_dir: Path, as_json: bool) -> None:
     Its config, the curves, the verdict on overfitting and the final figures.
     """
     from nnctl.cli.loading import find_run
-    from nnctl.runs.compare import read_run
+    from nnctl.runs.run import read_stored_run
 
-    record = read_run(find_run(run, runs_dir))
+    record = read_stored_run(find_run(run, runs_dir))
     if as_json:
         import msgspec
 
@@ -142,7 +142,7 @@ def compare(
     from nnctl.runs.compare import compare_runs
 
     _check_formats(as_json, as_csv)
-    records = _records(names, runs_dir)
+    records = _read_runs(names, runs_dir)
     if not records:
         raise RunError(f"no runs in {printable(runs_dir)}; train some first")
     found = compare_runs(records, by, split)
@@ -216,40 +216,23 @@ def verify(
         )
 
 
-def _records(names: Sequence[str], runs_dir: Path) -> list[RunRecord]:
+def _read_runs(names: Sequence[str], runs_dir: Path) -> list[StoredRun]:
     """Return the runs that are named, or all in `runs_dir` that can be read.
 
     Raises:
         RunError: a run that was named is missing or damaged, or there is no such folder.
 
     """
-    import os
-    import stat
-
     from nnctl.display.output import warn
-    from nnctl.files import as_system_failure, status_of
-    from nnctl.runs.compare import read_run
-    from nnctl.runs.find import find_runs, is_run
-    from nnctl.runs.folder import LATEST, RunFolder
+    from nnctl.runs.find import find_runs
+    from nnctl.runs.run import read_stored_run, read_stored_runs
 
     if names:
-        return [read_run(run) for run in find_runs(names, runs_dir)]
-    if status_of(runs_dir) is None:
-        raise RunError(f"{printable(runs_dir)}: no such folder; train a run or give --runs-dir")
-    with as_system_failure("reading", runs_dir):
-        paths = [runs_dir / name for name in sorted(os.listdir(runs_dir)) if name != LATEST]
-    records = []
-    for path in paths:
-        run = RunFolder(path)
-        try:
-            here = status_of(path)
-            is_folder = here is not None and stat.S_ISDIR(here.st_mode)
-            if is_folder and (is_run(run) or not path.name.startswith(".")):
-                with as_system_failure("reading", path):
-                    records.append(read_run(run))
-        except NnctlError as error:
-            warn(f"left out: {error}")
-    return records
+        return [read_stored_run(run) for run in find_runs(names, runs_dir)]
+    runs, errors = read_stored_runs(runs_dir)
+    for error in errors:
+        warn(f"left out: {error}")
+    return runs
 
 
 def _check_formats(as_json: bool, as_csv: bool) -> None:

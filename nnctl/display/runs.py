@@ -29,10 +29,10 @@ from nnctl.runs.compare import (
     Flattery,
     GroupDifference,
     RunComparison,
-    RunRecord,
     SeedGroup,
 )
 from nnctl.runs.folder import RunFolder
+from nnctl.runs.run import StoredRun
 from nnctl.runs.verify import Verification
 
 SMALLEST_FLATTERY = 0.00005  # what two digits of a percentage can show
@@ -108,7 +108,7 @@ def print_comparison(found: RunComparison) -> None:
         out.print(f"\n{_flattery_in_words(found.flattery)}")
 
 
-def print_run(record: RunRecord) -> None:
+def print_run(record: StoredRun) -> None:
     """Print one run in full: its config, curves, the verdict, the final figures."""
     out = console()
     overview, rows = record.overview(), msgspec.to_builtins(record.history)

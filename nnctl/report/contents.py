@@ -1,4 +1,4 @@
-"""What a page says of a run: what its folder tells, and how its network was measured."""
+"""What a page says of a run: what its folder says, and how its network was measured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from nnctl.files import as_text, exists
 from nnctl.nn.losses import LOSSES, Loss
 from nnctl.nn.network import Network
 from nnctl.runs.checkpoint import Checkpoint
-from nnctl.runs.compare import RunRecord
 from nnctl.runs.folder import RunFolder, read_json
+from nnctl.runs.run import StoredRun
 from nnctl.training.engine import split_samples
 from nnctl.training.evaluation import EvaluationReport, evaluate, report_on
 from nnctl.training.mistakes import Mistake, confident_mistakes
@@ -24,7 +24,7 @@ MISTAKES = 24  # are shown
 class RunContents:
     """All that a page shows of one run."""
 
-    record: RunRecord
+    record: StoredRun
     manifest: dict[str, Any]
     settings: Settings
     network: Network
@@ -45,7 +45,7 @@ def split_of(run: RunFolder, settings: Settings) -> str:
 
 
 def measure(
-    record: RunRecord,
+    record: StoredRun,
     checkpoint: Checkpoint,
     which: str,
     data: DataSet,

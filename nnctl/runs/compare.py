@@ -12,115 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.config import Settings, leaves, to_dict
+from nnctl.config import leaves, to_dict
 from nnctl.datasets import contents
 from nnctl.datasets.catalogue import PAIRS
-from nnctl.errors import RunError, UsageError, printable
-from nnctl.files import as_system_failure, as_text, exists
-from nnctl.runs.folder import (
-    Manifest,
-    RunFolder,
-    convert,
-    read_config,
-    read_json,
-    read_metrics,
-    read_summary,
-)
+from nnctl.errors import UsageError, printable
+from nnctl.files import as_system_failure, exists
 from nnctl.runs.predictions import read_predictions
+from nnctl.runs.run import StoredRun
 from nnctl.runs.statistics import SIGNIFICANCE, estimate_mean, mcnemar, selection_bias
-from nnctl.training.events import TIMINGS, EpochFinished, RunFinished
-
-RESULTS = (
-    *("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
-    *("test_loss", "test_accuracy"),
-)
-
-OVERVIEW = (  # the fields of `RunRecord.overview`, in its order
-    *("run", "run_dir", "started", "status", "dataset", "units", "optimizer", "learning_rate"),
-    *("batch_size", "seed", "epochs", "best_epoch"),
-    *RESULTS,
-    *("verdict", "parameters", "threads", "seconds"),
-)
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run as its folder tells of it."""
-
-    run: RunFolder
-    settings: Settings
-    manifest: Manifest
-    history: tuple[EpochFinished, ...]
-    summary: RunFinished | None  # None: it is under way, or was killed
-
-    @property
-    def name(self) -> str:
-        """The folder's name, which tells runs of one config apart."""
-        return self.run.path.resolve().name
-
-    @property
-    def monitored(self) -> str:
-        """What was monitored while it trained: validation or test."""
-        return self.settings.data.monitored
-
-    def overview(self) -> dict[str, Any]:
-        """Return key settings and results, the fields of `nnctl runs list --json`."""
-        settings, summary = self.settings, self.summary
-        best = min(self.history, key=lambda row: row.monitored_loss, default=None)
-        if self.monitored == "test":  # nothing is ever chosen on it
-            best = self.history[-1] if self.history else None
-        best_epoch = best.epoch if best and self.monitored == "validation" else None
-        results = {key: getattr(summary or best, key, None) for key in RESULTS}
-        return {
-            "run": as_text(self.name),
-            "run_dir": as_text(self.run),
-            "started": self.manifest.started.isoformat(),
-            "status": summary.status if summary else "unfinished",
-            "dataset": settings.data.dataset,
-            "units": units(settings),
-            "optimizer": settings.optimizer.kind,
-            "learning_rate": settings.optimizer.options["learning_rate"],
-            "batch_size": settings.training.batch_size,
-            "seed": settings.seed,
-            "epochs": summary.epochs if summary else len(self.history),
-            "best_epoch": summary.best_epoch if summary else best_epoch,
-            **results,
-            "verdict": summary.overfitting.verdict if summary else None,
-            "parameters": summary.parameters if summary else None,
-            "threads": self.manifest.threads,
-            "seconds": summary.seconds if summary else sum(row.seconds for row in self.history),
-        }
-
-
-def read_run(run: RunFolder) -> RunRecord:
-    """Read a run's files, and check all that they hold.
-
-    Raises:
-        RunError: one is missing, damaged, or holds something else.
-
-    """
-    if not exists(run.manifest):
-        raise RunError(f"{printable(run.path)}: not a run, it has no {run.manifest.name}")
-    settings = read_config(run)
-    manifest = convert(read_json(run.manifest), Manifest, run.manifest)
-    # Timings are lost with a row that only the checkpoint remembered.
-    history = [row | {key: row[key] or 0.0 for key in TIMINGS} for row in read_metrics(run)]
-    rows = convert(history, tuple[EpochFinished, ...], run.metrics)
-    if any(row.validation_loss is None and row.test_loss is None for row in rows):
-        raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")
-    return RunRecord(run, settings, manifest, rows, read_summary(run))
-
 
 # Settings.
 
 
-def units(settings: Settings) -> str:
-    """Return the widths of the affine layers, such as 50-10."""
-    widths = (layer.options["units"] for layer in settings.network if layer.kind == "affine")
-    return "-".join(map(str, widths))
-
-
-def differing(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+def differing(records: Sequence[StoredRun]) -> dict[str, list[Any]]:
     """Return the settings that differ, by path, each with its value in every run.
 
     Names don't count, threads do. Where the kinds of layers differ, the network is one setting.
@@ -167,7 +71,7 @@ def _layer(layer: dict[str, dict[str, Any]]) -> str:
 # Which is better.
 
 
-def ranked(records: Sequence[RunRecord], by: str | None = None) -> list[RunRecord]:
+def rank_runs(records: Sequence[StoredRun], by: str | None = None) -> list[StoredRun]:
     """Return the runs, best first: by validation accuracy, or by another field or setting.
 
     Accuracies count from the highest down, everything else from the lowest up; runs without a
@@ -220,7 +124,9 @@ class Difference:
         return self.p_value < SIGNIFICANCE
 
 
-def compare(first: RunRecord, second: RunRecord, split: str = "validation") -> Difference | str:
+def compare_pair(
+    first: StoredRun, second: StoredRun, split: str = "validation"
+) -> Difference | str:
     """Return how two runs differ on the images of a split, or why that can't be said.
 
     Raises:
@@ -247,17 +153,17 @@ def compare(first: RunRecord, second: RunRecord, split: str = "validation") -> D
     )
 
 
-def _has_predictions(record: RunRecord, split: str) -> bool:
+def _has_predictions(record: StoredRun, split: str) -> bool:
     run = record.run
     return exists(run.validation_predictions if split == "validation" else run.test_predictions)
 
 
-def _sha256(record: RunRecord) -> str:
+def _sha256(record: StoredRun) -> str:
     with as_system_failure("reading", record.run.last), open(record.run.last, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _hashes(record: RunRecord, split: str) -> dict[str, str]:
+def _hashes(record: StoredRun, split: str) -> dict[str, str]:
     """Return what identifies the files that a split is taken from."""
     files = PAIRS["test" if split == "test" else "train"]
     found = contents(record.manifest.data_sha256)
@@ -308,7 +214,7 @@ class Flattery:
     accuracy: float  # by which the best looks better than it is
 
 
-def group_by_seed(records: Sequence[RunRecord], field: str) -> list[SeedGroup]:
+def group_by_seed(records: Sequence[StoredRun], field: str) -> list[SeedGroup]:
     """Return the groups of two or more runs that differ in the seed alone, as they come.
 
     Runs without a number in `field` are left out; of two with one seed the first counts.
@@ -363,7 +269,7 @@ def compare_groups(first: SeedGroup, second: SeedGroup) -> GroupDifference | str
     )
 
 
-def flattery(records: Sequence[RunRecord]) -> Flattery | None:
+def flattery(records: Sequence[StoredRun]) -> Flattery | None:
     """Return what choosing the best by the test set would add; None if fewer than two have read it.
 
     Only runs on the same test images as the first count.
@@ -388,7 +294,7 @@ def flattery(records: Sequence[RunRecord]) -> Flattery | None:
 class RunComparison:
     """Runs side by side, best first, and what can be said of their differences."""
 
-    records: list[RunRecord]
+    records: list[StoredRun]
     settings: dict[str, list[Any]]  # those that differ, by path: a value for each run
     difference: Difference | None  # of the best two
     reason: str | None  # why there is no difference
@@ -399,7 +305,7 @@ class RunComparison:
 
 
 def compare_runs(
-    records: Sequence[RunRecord], by: str | None = None, split: str = "validation"
+    records: Sequence[StoredRun], by: str | None = None, split: str = "validation"
 ) -> RunComparison:
     """Put runs side by side, best first by a field; test the best two on the images of `split`.
 
@@ -408,8 +314,8 @@ def compare_runs(
         RunError: predictions are damaged.
 
     """
-    best_first = ranked(records, by)
-    two = compare(best_first[0], best_first[1], split) if len(records) > 1 else None
+    best_first = rank_runs(records, by)
+    two = compare_pair(best_first[0], best_first[1], split) if len(records) > 1 else None
     groups = group_by_seed(best_first, by or f"{split}_accuracy")
     of_groups = compare_groups(*groups) if len(groups) == 2 else None
     return RunComparison(

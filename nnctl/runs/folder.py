@@ -196,6 +196,17 @@ def read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{printable(path)}: damaged, not a JSON object") from None
 
 
+def read_manifest(run: RunFolder) -> Manifest:
+    """Return what others rely on in a run's manifest.
+
+    Raises:
+        RunError: the file is missing or damaged.
+
+    """
+    manifest: Manifest = convert(read_json(run.manifest), Manifest, run.manifest)
+    return manifest
+
+
 def read_summary(run: RunFolder) -> RunFinished | None:
     """Return the last word of a run; None if it is under way, or was killed.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nnctl.errors import RunError, SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, as_system_failure, exists, is_free, locked, status_of
-from nnctl.runs.folder import LATEST, Manifest, RunFolder, convert, read_json
+from nnctl.runs.folder import LATEST, RunFolder, read_manifest
 
 GLANCE = 0.1  # seconds; `ended` holds the lock for far less
 ORPHANED = 60.0  # seconds after which a folder without a manifest belongs to a dead process
@@ -102,8 +102,7 @@ def check_free(path: Path, overwrite: bool) -> None:
     if _is_empty(path):
         return
     try:
-        manifest = RunFolder(path).manifest
-        convert(read_json(manifest), Manifest, manifest)
+        read_manifest(RunFolder(path))
     except RunError:
         raise RunError(
             f"{printable(path)}: holds files that are not a run's; choose another --run-dir"

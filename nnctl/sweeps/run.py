@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from nnctl.errors import DataError, RunError, SystemFailure, printable
-from nnctl.runs.folder import Manifest, convert, read_json
+from nnctl.runs.folder import read_manifest
 from nnctl.sweeps.executors import KILLS, Ended, Executor, killed, words
 from nnctl.sweeps.folder import SweepFolder, read_trials, write_trial
 from nnctl.sweeps.orders import Rule
@@ -201,7 +201,7 @@ class _Scheduler:
 
         """
         run = training.run
-        manifest: Manifest = convert(read_json(run.manifest), Manifest, run.manifest)
+        manifest = read_manifest(run)
         if self.data is None:
             self.data = self._data_of_earlier() or manifest.data_sha256
         if manifest.data_sha256 != self.data:
@@ -223,6 +223,5 @@ class _Scheduler:
             if trial.state == "complete":
                 run = self.sweep.run(trial.trial, self.search.seed)
                 with suppress(RunError):
-                    manifest: Manifest = convert(read_json(run.manifest), Manifest, run.manifest)
-                    return manifest.data_sha256
+                    return read_manifest(run).data_sha256
         return None

@@ -148,7 +148,7 @@ def test_list_names_folders_that_may_not_be_read_in_a_warning(
     def refuse(run_folder: RunFolder) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(run_folder.manifest))
 
-    monkeypatch.setattr("nnctl.runs.compare.read_run", refuse)
+    monkeypatch.setattr("nnctl.runs.run.read_stored_run", refuse)
     assert run(["runs", "list", "--json"]) == 0
     out, errors = capsys.readouterr()
     assert out == ""

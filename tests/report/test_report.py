@@ -189,13 +189,13 @@ def test_report_names_the_classes_of_clothes_and_escapes_names(runs_dir: Path) -
     from nnctl.report.contents import RunContents, measure
     from nnctl.report.page import to_html
     from nnctl.runs.checkpoint import load as load_checkpoint
-    from nnctl.runs.compare import read_run
     from nnctl.runs.folder import RunFolder
+    from nnctl.runs.run import read_stored_run
 
     folder = RunFolder(runs_dir / "a-001")
     checkpoint = load_checkpoint(folder.best)
     data = load("mnist-sample", Source())
-    found = measure(read_run(folder), checkpoint, "best", data, "test")
+    found = measure(read_stored_run(folder), checkpoint, "best", data, "test")
     names = tuple(f"<b>class {label}</b>" for label in range(10))
     page = Page(to_html([RunContents(**(vars(found) | {"class_names": names}))]).decode())
     assert page.text.count("<b>class 3</b>") > 3
