@@ -169,6 +169,14 @@ def is_file(path: Path) -> bool:
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file; raises `SystemFailure` if it can't be read."""
+    import hashlib
+
+    with as_system_failure("reading", path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def has_separator(name: str) -> bool:
     """Return whether `name` is a path rather than a word: a path has a separator."""
     return any(separator in name for separator in SEPARATORS)

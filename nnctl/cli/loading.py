@@ -253,9 +253,7 @@ def initial_weights(name: str, runs_dir: Path, settings: Settings, data: DataSet
         RunError: run or checkpoint are missing or damaged.
 
     """
-    import hashlib
-
-    from nnctl.files import as_text
+    from nnctl.files import as_text, sha256_of
     from nnctl.runs.recorder import InitialWeights
     from nnctl.training.engine import build_network
 
@@ -273,8 +271,7 @@ def initial_weights(name: str, runs_dir: Path, settings: Settings, data: DataSet
                 f"--from {printable(name)}: {key} is {there} there, but {here} in this config's "
                 "network\ntrain the network that the weights belong to"
             )
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return InitialWeights(checkpoint.snapshot.parameters, as_text(path), sha256)
+    return InitialWeights(checkpoint.snapshot.parameters, as_text(path), sha256_of(path))
 
 
 def find_checkpoint(

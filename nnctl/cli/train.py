@@ -115,7 +115,7 @@ def command(
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
-    from nnctl.runs.resume import check_same_data, recorded, restore
+    from nnctl.runs.resume import check_same_data, read_resumed_run, restore
     from nnctl.sweeps.orders import orders
     from nnctl.training.engine import split_data
     from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
@@ -136,7 +136,7 @@ def command(
                 )
             run = find_run(resume, runs_dir)
             stack.enter_context(owned(run))
-            before = recorded(run, overrides)
+            before = read_resumed_run(run, overrides)
             if not tested and "test" in before.parts:
                 raise UsageError("--no-test: the run was begun with its test set")
             settings = before.settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from nnctl.config import leaves, to_dict
 from nnctl.datasets import contents
 from nnctl.datasets.catalogue import PAIRS
 from nnctl.errors import UsageError, printable
-from nnctl.files import as_system_failure, exists
+from nnctl.files import exists, sha256_of
 from nnctl.runs.predictions import read_predictions
 from nnctl.runs.run import StoredRun
 from nnctl.runs.statistics import SIGNIFICANCE, estimate_mean, mcnemar, selection_bias
@@ -149,18 +148,13 @@ def compare_pair(
         only_first=only_first,
         only_second=only_second,
         p_value=mcnemar(only_first, only_second),
-        identical=_sha256(first) == _sha256(second),
+        identical=sha256_of(first.run.last) == sha256_of(second.run.last),
     )
 
 
 def _has_predictions(record: StoredRun, split: str) -> bool:
     run = record.run
     return exists(run.validation_predictions if split == "validation" else run.test_predictions)
-
-
-def _sha256(record: StoredRun) -> str:
-    with as_system_failure("reading", record.run.last), open(record.run.last, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _hashes(record: StoredRun, split: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Going on with a run: what may differ from what was recorded, and what may not."""
+"""Going on with a run: what may differ from when it was left, and what may not."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ LENGTH_SHAPED = ("cosine", "one_cycle")  # schedules whose every value depends o
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A run as it was left."""
+class ResumedRun:
+    """A run as it was left, with the settings that it goes on with."""
 
     run: RunFolder
     settings: Settings  # with what may be changed, changed
@@ -80,7 +80,7 @@ class Recorded:
         return summary if done or status == "early_stopped" else None
 
 
-def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
+def read_resumed_run(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> ResumedRun:
     """Return a run as it was left; `overrides` may ask for more epochs.
 
     Raises:
@@ -126,7 +126,7 @@ def recorded(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Recorded:
         threads, data_sha256 = checkpoint.threads, checkpoint.data_sha256
     if not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
-    return Recorded(run, settings, checkpoint, threads, data_sha256, manifest)
+    return ResumedRun(run, settings, checkpoint, threads, data_sha256, manifest)
 
 
 def _check_nothing_was_kept(run: RunFolder) -> None:
@@ -149,7 +149,7 @@ def _check_nothing_was_kept(run: RunFolder) -> None:
         )
 
 
-def check_same_data(before: Recorded, data: DataSet) -> None:
+def check_same_data(before: ResumedRun, data: DataSet) -> None:
     """Hold the data against those that the run was trained on.
 
     Raises:
@@ -164,7 +164,7 @@ def check_same_data(before: Recorded, data: DataSet) -> None:
         )
 
 
-def changes(before: Recorded, threads: int) -> list[str]:
+def resume_warnings(before: ResumedRun, threads: int) -> list[str]:
     """Return warnings: what differs from when the run was left and may change its bytes."""
     now = versions()
     then = before.checkpoint.versions if before.checkpoint else now
@@ -178,7 +178,7 @@ def changes(before: Recorded, threads: int) -> list[str]:
     return [f"{what}: the resumed run may differ in its last bits" for what in found]
 
 
-def restore(trainer: Trainer, before: Recorded) -> None:
+def restore(trainer: Trainer, before: ResumedRun) -> None:
     """Put the trainer where the run was left; the run itself is only read.
 
     Raises:
@@ -198,7 +198,7 @@ def restore(trainer: Trainer, before: Recorded) -> None:
         _check_best(trainer, before, best)
 
 
-def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
+def resume(trainer: Trainer, before: ResumedRun) -> dict[str, Any] | None:
     """Put the trainer where the run was left, its metrics too; return the run's manifest.
 
     Return None if the run was killed before its first checkpoint. The data are those of the run,
@@ -219,7 +219,7 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
         repair_steps(run, trainer.progress.step)
     unfinished = _seconds(manifest, "unfinished_epoch_seconds") if snapshot.progress.position else 0
     trainer.epoch_seconds = unfinished
-    # A run that was killed has not told how long it took: at least as long as its epochs.
+    # A run that was killed has not said how long it took: at least as long as its epochs.
     rows = read_metrics(run)
     epochs = sum(_seconds(row, key) for row in rows for key in ("seconds", "evaluation_seconds"))
     trainer.seconds = max(_seconds(manifest, "seconds"), epochs + unfinished)
@@ -234,7 +234,7 @@ def go_on(trainer: Trainer, before: Recorded) -> dict[str, Any] | None:
     return manifest
 
 
-def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> None:
+def _check_position(trainer: Trainer, before: ResumedRun, snapshot: Snapshot) -> None:
     """Refuse a checkpoint whose epoch, step and position do not fit each other."""
     progress = snapshot.progress
     steps, rest = divmod(progress.position, trainer.batch_size)
@@ -249,7 +249,7 @@ def _check_position(trainer: Trainer, before: Recorded, snapshot: Snapshot) -> N
         )
 
 
-def _check_best(trainer: Trainer, before: Recorded, best: Checkpoint) -> None:
+def _check_best(trainer: Trainer, before: ResumedRun, best: Checkpoint) -> None:
     """Refuse a best checkpoint of another run, or of another epoch than the best one."""
     assert before.checkpoint is not None
     assert trainer.best is not None
@@ -272,6 +272,6 @@ def _check_best(trainer: Trainer, before: Recorded, best: Checkpoint) -> None:
 
 
 def _seconds(values: dict[str, Any], key: str) -> float:
-    """Return a time that a file of the run tells; 0 if it tells none."""
+    """Return a time that a file of the run holds; 0 if it holds none."""
     value = values.get(key)
     return float(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0.0

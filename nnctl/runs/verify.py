@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ from nnctl import datasets
 from nnctl.config import Settings
 from nnctl.datasets import DataSet, Source
 from nnctl.errors import UsageError, printable
-from nnctl.files import exists
+from nnctl.files import exists, sha256_of
 from nnctl.runs.checkpoint import versions
 from nnctl.runs.folder import RunFolder
 from nnctl.runs.lock import new_run
 from nnctl.runs.recorder import train
-from nnctl.runs.resume import check_same_data, recorded
+from nnctl.runs.resume import check_same_data, read_resumed_run
 from nnctl.training.events import RunStarted
 
 
@@ -50,7 +49,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
         Diverged: the run diverges.
 
     """
-    before = recorded(run, ())
+    before = read_resumed_run(run, ())
     if before.manifest.get("initial_weights"):
         raise UsageError(
             f"{printable(run)}: began with the weights of another run (--from); copies of it would "
@@ -63,7 +62,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
     own = None
     used = checkpoint and (checkpoint.versions, checkpoint.threads)
     if before.summary and used == (versions(), threads):
-        own = _sha256(run.last)
+        own = sha256_of(run.last)
     with TemporaryDirectory(prefix="nnctl-verify-") as folder:
         whole = Path(folder, "whole")
         steps, steps_per_epoch = _train(settings, data, threads, whole)
@@ -75,8 +74,8 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
         step, _ = _train(settings, data, threads, parted, lambda step: step >= middle)
         _train(settings, data, threads, parted)
         return Verification(
-            uninterrupted=_sha256(RunFolder(whole).last),
-            interrupted=_sha256(RunFolder(parted).last),
+            uninterrupted=sha256_of(RunFolder(whole).last),
+            interrupted=sha256_of(RunFolder(parted).last),
             recorded=own,
             step=step,
             steps=steps,
@@ -98,7 +97,7 @@ def _train(
     with ExitStack() as stack:
         before = None
         if exists(run.config):
-            before = recorded(run, ())
+            before = read_resumed_run(run, ())
         else:
             stack.enter_context(new_run(folder, folder.parent, settings.name))
         step = steps_per_epoch = 0
@@ -108,7 +107,3 @@ def _train(
                 steps_per_epoch = event.steps_per_epoch
             step = getattr(event, "step", step)
         return step, steps_per_epoch
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
