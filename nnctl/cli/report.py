@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from nnctl.cli.options import data_options, help_end, runs_dir_option
-from nnctl.errors import UsageError
+from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.datasets import Source
+    from nnctl.report.contents import RunContents, SweepContents
+    from nnctl.runs.folder import RunFolder
+    from nnctl.sweeps.folder import SweepFolder
 
 
 @click.command(
     epilog=help_end(
-        "nnctl report latest --output run.html\nnnctl report 'lr0.3*' --output runs.html", 4, 5
+        "nnctl report latest --output run.html\nnnctl report 'lr0.3*' --output runs.html\n"
+        "nnctl report ./sweeps/two-layer-001 --output sweep.html",
+        4,
+        5,
     )
 )
 @click.argument("names", metavar="[RUN]...", nargs=-1)
@@ -49,28 +56,65 @@ def command(
     It shows the curves, the verdict on overfitting, accuracy and loss as `nnctl evaluate` measures
     them, classes, confusions and mistakes, the first layer's weights, the config, and what ran
     where. It needs no script and makes no request; the same runs give the same bytes.
-    RUN is a run's path, its name under --runs-dir, a pattern, or by default `latest`.
+    Several runs stand side by side, with the tests of `nnctl runs compare`.
+
+    RUN is a run's path, its name under --runs-dir, a pattern, or by default `latest`; or the path
+    of a sweep's folder, such as ./sweeps/two-layer-001, for its trials and the winner's run.
     """
-    from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
     from nnctl.display.output import print_path, write_result
-    from nnctl.report.contents import measure, split_of
-    from nnctl.report.page import to_html
+    from nnctl.files import has_separator, is_file
+    from nnctl.report.page import runs_page, sweep_page
     from nnctl.runs.find import find_runs
     from nnctl.runs.folder import LATEST
-    from nnctl.runs.run import read_stored_run
+    from nnctl.sweeps.folder import SweepFolder
     from nnctl.training.threads import requested
 
-    contents = []
-    for run in find_runs(names or [LATEST], runs_dir):
-        record = read_stored_run(run)
-        part = split or split_of(run, record.settings)
-        if part == "validation" and not record.settings.data.validation:
-            raise UsageError(f"--split validation: {run} held no validation images out")
-        checkpoint, _, which = find_checkpoint(str(run), runs_dir)
-        parts = ("test",) if part == "test" else ("train",)
-        data = open_data(checkpoint.settings, source, inputs=checkpoint.inputs, parts=parts)
-        warn_of_other_data(checkpoint, data)
-        contents.append(measure(record, checkpoint, which, data, part, threads or requested()))
-    write_result(output, to_html(contents))
+    def measured(run: RunFolder) -> RunContents:
+        return _measured(run, split, runs_dir, source, threads or requested())
+
+    sweeps = [SweepFolder(Path(name)) for name in names if has_separator(name)]
+    sweeps = [sweep for sweep in sweeps if is_file(sweep.sweep)]
+    if not sweeps:
+        content = runs_page([measured(run) for run in find_runs(names or [LATEST], runs_dir)])
+    elif len(names) == 1:
+        content = sweep_page(_read_sweep(sweeps[0], measured))
+    else:
+        raise UsageError(
+            f"{printable(sweeps[0].path)}: a sweep has a page of its own: name nothing beside it"
+        )
+    write_result(output, content)
     if output != Path("-"):
         print_path(output)
+
+
+def _measured(
+    run: RunFolder, split: str | None, runs_dir: Path, source: Source, threads: int | None
+) -> RunContents:
+    """Return all that a page shows of a run."""
+    from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
+    from nnctl.report.contents import measure, split_of
+    from nnctl.runs.run import read_stored_run
+
+    record = read_stored_run(run)
+    part = split or split_of(run, record.settings)
+    if part == "validation" and not record.settings.data.validation:
+        raise UsageError(f"--split validation: {printable(run)} held no validation images out")
+    checkpoint, _, which = find_checkpoint(str(run), runs_dir)
+    parts = ("test",) if part == "test" else ("train",)
+    data = open_data(checkpoint.settings, source, inputs=checkpoint.inputs, parts=parts)
+    warn_of_other_data(checkpoint, data)
+    return measure(record, checkpoint, which, data, part, threads)
+
+
+def _read_sweep(sweep: SweepFolder, measured: Callable[[RunFolder], RunContents]) -> SweepContents:
+    """Return all that a page shows of a sweep."""
+    from nnctl.report.contents import SweepContents
+    from nnctl.sweeps.folder import read_search, read_trials
+    from nnctl.sweeps.outcome import ranked, read_outcome
+
+    search = read_search(sweep)
+    trials, outcome = read_trials(sweep, search), read_outcome(sweep)
+    ranking = ranked(search, trials)
+    best = outcome.best if outcome else ranking[0].trial if ranking else None
+    winner = None if best is None else measured(sweep.run(best, search.seed))
+    return SweepContents(search=search, trials=trials, outcome=outcome, best=best, winner=winner)

@@ -38,6 +38,7 @@ TITLE_STYLE = Style(bold=True)
 BARS, ASCII_BARS = " ▁▂▃▄▅▆▇█", " _-:=+*#@"
 SAMPLE = 4  # cells of a line in the legend
 SIDE_BY_SIDE = 38  # cells that a chart needs beside another
+LONGEST_LABEL = 12  # characters of the name of an axis
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class Chart:
         pens = make_pens(len(self.series), options.ascii_only)
         x_scale, y_scale = self.scales()
         y_ticks = y_scale.ticks(max(2, (height + 1) // 2))
-        gutter = _gutter(y_ticks.values(), self.x_label, width)
+        x_label = self.x_label[:LONGEST_LABEL]
+        gutter = _gutter(y_ticks.values(), x_label, width)
         canvas = kind(max(width - gutter - 2, 1) if gutter else width, height)
         self._draw(canvas, pens, x_scale, y_scale, glyphs)
 
@@ -114,7 +116,7 @@ class Chart:
                 yield Segment("".join(character for character, _ in run), style)
             yield Segment.line()
         if gutter:
-            yield from _x_axis(x_scale, self.x_label, gutter, canvas, glyphs)
+            yield from _x_axis(x_scale, x_label, gutter, canvas, glyphs)
 
     def _draw(
         self,

@@ -72,14 +72,9 @@ def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
 
 def print_comparison(found: RunComparison) -> None:
     """Print runs side by side: the settings that differ, results, who is better."""
-    records, settings = found.records, found.settings
     out = console()
-    names = Column("run", [printable(record.name) for record in records], is_text=True)
-    results = _columns([record.overview() for record in records], RESULTS)
-    differing = [
-        Column(heading, [_setting(value) for value in settings[path]])
-        for path, heading in zip(settings, short_names(settings), strict=True)
-    ]
+    names = Column("run", [printable(record.name) for record in found.records], is_text=True)
+    differing, results = setting_columns(found), result_columns(found)
     needed = [names, *differing, *(column for column in results if not column.order)]
     if width_of(needed) <= out.width or not is_on_terminal():
         _print_table([names, *differing, *results])
@@ -90,22 +85,43 @@ def print_comparison(found: RunComparison) -> None:
         for column in differing:
             out.print(f"\n{column.heading}", style="bold")
             out.print(runs_by_value(names, column))
-    if not settings:
-        out.print("\nAll settings are the same.")
-    if not VALIDATION_SET.isdisjoint(settings):
-        out.print("\nTheir validation sets differ: validation figures compare them but roughly.")
-    for group in found.groups:
-        out.print(f"\n{_group_in_words(group)}")
+    for sentence in conclusions(found):
+        out.print(f"\n{sentence}")
+
+
+def setting_columns(found: RunComparison) -> list[Column]:
+    """Return the settings that differ, a cell for each run."""
+    settings = found.settings
+    return [
+        Column(heading, [_setting(value) for value in settings[path]])
+        for path, heading in zip(settings, short_names(settings), strict=True)
+    ]
+
+
+def result_columns(found: RunComparison) -> list[Column]:
+    """Return what came of the runs, a cell for each."""
+    return _columns([record.overview() for record in found.records], RESULTS)
+
+
+def conclusions(found: RunComparison) -> list[str]:
+    """Return what can be said of the runs' differences, a sentence or two each."""
+    said = []
+    if not found.settings:
+        said.append("All settings are the same.")
+    if not VALIDATION_SET.isdisjoint(found.settings):
+        said.append("Their validation sets differ: validation figures compare them but roughly.")
+    said += map(_group_in_words, found.groups)
     if found.group_difference is not None:
-        out.print(f"\n{_group_difference_in_words(found.group_difference)}")
+        said.append(_group_difference_in_words(found.group_difference))
     elif found.group_reason:
-        out.print(f"\nNo test of the two groups: {found.group_reason}.")
+        said.append(f"No test of the two groups: {found.group_reason}.")
     elif found.reason:
-        out.print(f"\nNo test of the best two: {printable(found.reason)}.")
+        said.append(f"No test of the best two: {printable(found.reason)}.")
     elif found.difference is not None:
-        out.print(f"\n{_in_words(found.difference)}")
+        said.append(_in_words(found.difference))
     if found.flattery is not None and found.flattery.accuracy >= SMALLEST_FLATTERY:
-        out.print(f"\n{_flattery_in_words(found.flattery)}")
+        said.append(_flattery_in_words(found.flattery))
+    return said
 
 
 def print_run(record: StoredRun) -> None:

@@ -171,7 +171,12 @@ def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished
         parts += ["", Shrinking(columns(search, ranking[:MOST], marks))]
         if len(ranking) > MOST:
             parts.append(f"... and {len(ranking) - MOST} more")
-        parts += ["", *parameter_views(search, ranking), "", *verdict(search, ranking, outcome)]
+        parts += [
+            "",
+            *parameter_views(search, ranking),
+            "",
+            *map(Text, verdict(search, ranking, outcome)),
+        ]
     failed = [trial for trial in trials.values() if trial.error]
     for trial in failed[:3]:
         told = (trial.error or "").splitlines()[0]
@@ -179,9 +184,7 @@ def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished
     return Group(*parts)
 
 
-def verdict(
-    search: Search, ranking: Sequence[Trial], outcome: SweepFinished
-) -> Iterator[RenderableType]:
+def verdict(search: Search, ranking: Sequence[Trial], outcome: SweepFinished) -> Iterator[str]:
     """Yield who has won, and by what right; and how good it is on the test set."""
     lowest, best = ranking[0], next(t for t in ranking if t.trial == outcome.best)
     word = "highest" if search.maximised else "lowest"
@@ -190,27 +193,37 @@ def verdict(
         alone = ""
         if len(ranking) > 1:
             alone = ", and all others are worse by more than chance (paired t test)"
-        yield Text(f"{top}, {figure(search, lowest.objective)}{alone}.")
+        yield f"{top}, {figure(search, lowest.objective)}{alone}."
     else:
         others = [number for number in (*outcome.tied, best.trial) if number != lowest.trial]
         tied = "trial" if len(others) == 1 else "trials"
         names = ", ".join(map(str, sorted(others)[:MOST]))
         more = f" and {len(others) - MOST} more" if len(others) > MOST else ""
-        yield Text(
+        yield (
             f"{top}, {figure(search, lowest.objective)}; a paired t test on the validation images "
             f"can't tell {tied} {names}{more} from it."
         )
         if best is not lowest:
-            yield Text(f"Of these, trial {best.trial} has the smallest network and wins.")
+            yield f"Of these, trial {best.trial} has the smallest network and wins."
     if outcome.test_accuracy is not None and outcome.test_accuracy_interval is not None:
         low, high = outcome.test_accuracy_interval
-        yield Text(
-            f"Its test accuracy: {outcome.test_accuracy:.2%} (95 %: {low:.2%} to {high:.2%})."
-        )
+        yield f"Its test accuracy: {outcome.test_accuracy:.2%} (95 %: {low:.2%} to {high:.2%})."
 
 
 def parameter_views(search: Search, trials: Sequence[Trial]) -> Iterator[RenderableType]:
     """Yield the objective against each parameter: a chart of numbers, a table of the rest."""
+    charts, tables = parameter_parts(search, trials)
+    for start in range(0, len(charts), 2):
+        yield SideBySide(charts[start : start + 2])
+    for table in tables:
+        yield ""
+        yield Shrinking(table)
+
+
+def parameter_parts(
+    search: Search, trials: Sequence[Trial]
+) -> tuple[list[Chart], list[list[Column]]]:
+    """Return charts of the objective by each parameter of numbers, and tables by the others."""
     charts, tables = [], []
     for (key, parameter), name in zip(search.space.items(), short_names(search.space), strict=True):
         points = [(trial.parameters[key], trial.objective) for trial in trials]
@@ -220,10 +233,7 @@ def parameter_views(search: Search, trials: Sequence[Trial]) -> Iterator[Rendera
             charts.append(scatter(search, name, points, log=parameter.log))
         else:
             tables.append(by_choice(search, name, parameter, points))
-    if charts:
-        for start in range(0, len(charts), 2):
-            yield SideBySide(charts[start : start + 2])
-    yield from tables
+    return charts, tables
 
 
 def scatter(
@@ -238,15 +248,15 @@ def scatter(
     spread = [y for _, y in dots if y is not None]
     log_y = not search.maximised and min(spread) > 0 and max(spread) > 20 * min(spread)
     return Chart(
-        what, [Series("a trial", dots)], x_label=name[:12], log_x=log, log_y=log_y,
+        what, [Series("a trial", dots)], x_label=name, log_x=log, log_y=log_y,
         height=CHART_HEIGHT,
     )  # fmt: skip
 
 
 def by_choice(
     search: Search, name: str, parameter: Choices, points: Sequence[tuple[Any, float | None]]
-) -> RenderableType:
-    """Return what the trials with each choice came to."""
+) -> list[Column]:
+    """Return what the trials with each choice came to, best first."""
     rows = []
     for choice in parameter.values:
         found = [y for x, y in points if x == choice and y is not None]
@@ -254,14 +264,9 @@ def by_choice(
             best = max(found) if search.maximised else min(found)
             rows.append((shown(choice), len(found), best, math.fsum(found) / len(found)))
     rows.sort(key=lambda row: search.loss(row[2]))
-    return Group(
-        "",
-        Shrinking(
-            [
-                Column(name, [row[0] for row in rows], is_text=True),
-                Column("trials", [str(row[1]) for row in rows]),
-                Column(f"best {search.objective}", [figure(search, row[2]) for row in rows]),
-                Column("mean", [figure(search, row[3]) for row in rows], 1),
-            ]
-        ),
-    )
+    return [
+        Column(name, [row[0] for row in rows], is_text=True),
+        Column("trials", [str(row[1]) for row in rows]),
+        Column(f"best {search.objective}", [figure(search, row[2]) for row in rows]),
+        Column("mean", [figure(search, row[3]) for row in rows], 1),
+    ]

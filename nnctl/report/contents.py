@@ -1,4 +1,4 @@
-"""What a page says of a run: what its folder says, and how its network was measured."""
+"""What a page is made from: what the folders of runs and sweeps say, and how networks measure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from nnctl.nn.network import Network
 from nnctl.runs.checkpoint import Checkpoint
 from nnctl.runs.folder import RunFolder, read_json
 from nnctl.runs.run import StoredRun
+from nnctl.sweeps.outcome import SweepFinished
+from nnctl.sweeps.plan import Trial
+from nnctl.sweeps.settings import Search
 from nnctl.training.engine import split_samples
 from nnctl.training.evaluation import EvaluationReport, evaluate, report_on
 from nnctl.training.mistakes import Mistake, confident_mistakes
@@ -33,6 +36,17 @@ class RunContents:
     class_names: tuple[str, ...] | None
     evaluation: EvaluationReport
     mistakes: list[Mistake]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepContents:
+    """All that a page shows of a sweep."""
+
+    search: Search
+    trials: dict[int, Trial]
+    outcome: SweepFinished | None  # None: it has not come to its end
+    best: int | None  # the winner, or the best so far
+    winner: RunContents | None  # its first training
 
 
 def split_of(run: RunFolder, settings: Settings) -> str:

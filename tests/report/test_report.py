@@ -187,7 +187,7 @@ def test_report_shows_what_comes_from_outside_as_text(runs_dir: Path) -> None:
 
 def test_report_names_the_classes_of_clothes_and_escapes_names(runs_dir: Path) -> None:
     from nnctl.report.contents import RunContents, measure
-    from nnctl.report.page import to_html
+    from nnctl.report.page import runs_page
     from nnctl.runs.checkpoint import load as load_checkpoint
     from nnctl.runs.folder import RunFolder
     from nnctl.runs.run import read_stored_run
@@ -197,15 +197,79 @@ def test_report_names_the_classes_of_clothes_and_escapes_names(runs_dir: Path) -
     data = load("mnist-sample", Source())
     found = measure(read_stored_run(folder), checkpoint, "best", data, "test")
     names = tuple(f"<b>class {label}</b>" for label in range(10))
-    page = Page(to_html([RunContents(**(vars(found) | {"class_names": names}))]).decode())
+    page = Page(runs_page([RunContents(**(vars(found) | {"class_names": names}))]).decode())
     assert page.text.count("<b>class 3</b>") > 3
     assert "Most often confused: <b>class" in page.text
 
 
-def test_report_of_several_runs_has_a_part_for_each(runs_dir: Path) -> None:
+def test_report_of_several_runs_says_what_compare_says(
+    runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = report("a-001", "b-001", "unread-001")
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert run(["runs", "compare", "a-001", "b-001", "unread-001"]) == 0
+    table, *sentences = capsys.readouterr().out.strip().split("\n\n")
+    assert len(sentences) >= 2
+    for sentence in sentences:
+        assert sentence in page.text
+    heads = [line.split()[0] for line in table.splitlines()[1:]]
+    titles = re.findall("^(.*)\n784 pixels", page.text, re.MULTILINE)
+    assert titles == heads, "best first"
+    for line in table.splitlines():
+        assert "\n".join(re.split(" {2,}", line.strip())) in re.sub("\n+", "\n", page.text)
+
+
+def test_report_of_several_runs_links_to_each(runs_dir: Path) -> None:
     page = report("a-001", "b-001")
-    articles = [attributes["id"] for tag, attributes in page.elements if tag == "article"]
-    assert articles == ["run-1", "run-2"]
+    ids = [value for tag, name, value in page.attributes() if name == "id"]
+    links = [value for tag, name, value in page.attributes() if name == "href"]
+    assert links == [f"#{anchor}" for anchor in ids] == ["#run-1", "#run-2"]
+
+
+def test_report_tells_runs_of_one_name_apart_by_path(runs_dir: Path) -> None:
+    shutil.copytree(runs_dir / "b-001", "elsewhere/a-001")
+    page = report("runs/a-001", "elsewhere/a-001")
+    titles = re.findall("^(.*)\n784 pixels", page.text, re.MULTILINE)
+    assert sorted(titles) == ["elsewhere/a-001", "runs/a-001"]
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three trials, the last of which diverges."""
+    folder = tmp_path_factory.mktemp("swept")
+    settings = [f"--set={key}={value}" for key, value in (SMALL | {"training.epochs": "1"}).items()]
+    space = ["--vary=optimizer.learning_rate=[0.05,0.1,1e30]", "--method=grid"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(["sweep", "-c", "quickstart", *space, *settings, "-q"]) == 0
+    return folder / "sweeps" / "quickstart-001"
+
+
+def test_report_of_a_sweep_shows_its_trials_and_the_winner(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = report(str(swept))
+    outcome = json.loads((swept / "summary.json").read_text())
+    assert "grid search for validation_loss: 2 complete, 1 diverged" in page.text
+    for number in range(2):
+        trial = json.loads((swept / "trials" / f"{number:04}" / "trial.json").read_text())
+        mark = "winner\n" if number == outcome["best"] else ""
+        mark = "tied\n" if number in outcome["tied"] else mark
+        value = trial["parameters"]["optimizer.learning_rate"]
+        assert f"\n{number}\n{trial['objective']:.4f}\n{mark or chr(10)}{value}\n" in page.text
+    assert "\n2\ndiverged\n" in page.text
+    assert f"Its test accuracy: {outcome['test_accuracy']:.2%}" in page.text
+    found = evaluation(capsys, outcome["best_run_dirs"][0].replace("sweeps", str(swept.parent), 1),
+                       "--split", "validation")  # fmt: skip
+    assert found["accuracy"] in [value for value, _ in page.values]
+    assert f"Trial {outcome['best']}\n784 pixels" in page.text
+
+
+def test_report_of_a_sweep_stands_alone(swept: Path, runs_dir: Path, capsys: Capture) -> None:
+    assert run(["report", str(swept), "a-001", "--output", "page.html"]) == 2
+    assert "a page of its own" in capsys.readouterr().err
 
 
 def test_report_pictures_are_the_mistakes_and_the_weights(runs_dir: Path) -> None:
