@@ -318,6 +318,25 @@ def test_final_figures_are_those_of_the_best_weights(
         assert trainer.engine.measure("validation").loss == best.validation_loss
 
 
+def test_snapshot_keeps_the_losses_of_the_best_epoch_and_of_the_last(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    """The verdict of a resumed run rests on them."""
+    settings = tiny_settings(optimizer={"kind": "sgd", "learning_rate": 3.0}, seed=3,
+                             training={"epochs": 12, "batch_size": 10})  # fmt: skip
+    with training(settings, tiny_data) as trainer:
+        last = next(
+            event
+            for event in trainer.events()
+            if isinstance(event, EpochFinished) and event.epoch == 12
+        )
+        best, snapshot = trainer.best, trainer.snapshot()
+        assert best is not None
+        assert best.epoch < 12
+        assert snapshot.best_losses.mean() == pytest.approx(best.validation_loss, rel=1e-5)
+        assert snapshot.last_losses.mean() == pytest.approx(last.validation_loss, rel=1e-5)
+
+
 def test_without_validation_the_test_set_is_monitored_and_chooses_nothing(
     tiny_settings: Make, tiny_data: DataSet
 ) -> None:
