@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl.cli.completion import complete_run
-from nnctl.cli.options import help_end, runs_dir_option
+from nnctl.cli.options import OutputFile, help_end, runs_dir_option
 from nnctl.errors import RunError, UsageError, printable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    type=OutputFile(),
     help="Write a picture, .svg or .png, instead; - prints an SVG.",
 )
 @runs_dir_option
@@ -61,7 +61,7 @@ def command(
     from nnctl.display.output import console, warn
     from nnctl.display.plot import check_picture, runs_chart, write_picture
     from nnctl.files import exists
-    from nnctl.runs.find import find_runs
+    from nnctl.runs.find import distinct_names, find_runs
     from nnctl.runs.folder import LATEST, read_metrics, read_steps
     from nnctl.runs.lock import ended
 
@@ -70,8 +70,7 @@ def command(
             raise UsageError("--follow redraws the terminal: it can't be combined with --output")
         check_picture(output)
     runs = {run.path.resolve(): run for run in find_runs(names or [LATEST], runs_dir)}
-    unique = len({path.name for path in runs}) == len(runs)
-    labels = {path: printable(path.name if unique else run.path) for path, run in runs.items()}
+    labels = dict(zip(runs, map(printable, distinct_names(list(runs.values()))), strict=True))
 
     def rows_of(run: RunFolder) -> Sequence[Row]:
         rows = read_metrics(run)

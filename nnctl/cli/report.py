@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.options import data_options, help_end, runs_dir_option
+from nnctl.cli.options import OutputFile, data_options, help_end, runs_dir_option
 from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output",
     metavar="FILE.html",
-    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    type=OutputFile(),
     required=True,
     help="Where to write the page; - is standard output.",
 )
@@ -64,18 +64,19 @@ def command(
     from nnctl.display.output import print_path, write_result
     from nnctl.files import has_separator, is_file
     from nnctl.report.page import runs_page, sweep_page
-    from nnctl.runs.find import find_runs
+    from nnctl.runs.find import distinct_names, find_runs
     from nnctl.runs.folder import LATEST
     from nnctl.sweeps.folder import SweepFolder
     from nnctl.training.threads import requested
 
-    def measured(run: RunFolder) -> RunContents:
-        return _measured(run, split, runs_dir, source, threads or requested())
+    def measured(run: RunFolder, name: str | None = None) -> RunContents:
+        return _measured(run, name, split, runs_dir, source, threads or requested())
 
     sweeps = [SweepFolder(Path(name)) for name in names if has_separator(name)]
     sweeps = [sweep for sweep in sweeps if is_file(sweep.sweep)]
     if not sweeps:
-        content = runs_page([measured(run) for run in find_runs(names or [LATEST], runs_dir)])
+        runs = find_runs(names or [LATEST], runs_dir)
+        content = runs_page(list(map(measured, runs, distinct_names(runs))))
     elif len(names) == 1:
         content = sweep_page(_read_sweep(sweeps[0], measured))
     else:
@@ -88,14 +89,19 @@ def command(
 
 
 def _measured(
-    run: RunFolder, split: str | None, runs_dir: Path, source: Source, threads: int | None
+    run: RunFolder,
+    name: str | None,
+    split: str | None,
+    runs_dir: Path,
+    source: Source,
+    threads: int | None,
 ) -> RunContents:
     """Return all that a page shows of a run."""
     from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
     from nnctl.report.contents import measure, split_of
     from nnctl.runs.run import read_stored_run
 
-    record = read_stored_run(run)
+    record = read_stored_run(run, name)
     part = split or split_of(run, record.settings)
     if part == "validation" and not record.settings.data.validation:
         raise UsageError(f"--split validation: {printable(run)} held no validation images out")

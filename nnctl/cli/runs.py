@@ -224,15 +224,16 @@ def _read_runs(names: Sequence[str], runs_dir: Path) -> list[StoredRun]:
 
     """
     from nnctl.display.output import warn
-    from nnctl.runs.find import find_runs
+    from nnctl.runs.find import distinct_names, find_runs
     from nnctl.runs.run import read_stored_run, read_stored_runs
 
     if names:
-        return [read_stored_run(run) for run in find_runs(names, runs_dir)]
-    runs, errors = read_stored_runs(runs_dir)
+        runs = find_runs(names, runs_dir)
+        return list(map(read_stored_run, runs, distinct_names(runs)))
+    stored, errors = read_stored_runs(runs_dir)
     for error in errors:
         warn(f"left out: {error}")
-    return runs
+    return stored
 
 
 def _check_formats(as_json: bool, as_csv: bool) -> None:

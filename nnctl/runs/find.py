@@ -96,6 +96,20 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
     return [run for run in runs if is_run(run)]
 
 
+def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
+    """Return what tells runs apart: their folders' names, with as many parents as it takes.
+
+    A sweep's trials all end in seed-0: they are 0000/seed-0, 0001/seed-0 and so on.
+    """
+    paths = [run.path.resolve() for run in runs]
+    longest = max((len(path.parts) for path in paths), default=0)
+    for count in range(1, longest + 1):
+        names = [os.path.join(*path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names if paths else []
+
+
 def is_run(run: RunFolder) -> bool:
     """Return whether a folder is a run's: it has a manifest, or what should be one."""
     return exists(run.manifest)

@@ -48,11 +48,7 @@ class StoredRun:
     manifest: Manifest
     history: tuple[EpochFinished, ...]
     summary: RunFinished | None  # None: it is under way, or was killed
-
-    @property
-    def name(self) -> str:
-        """The folder's name, which tells runs of one config apart."""
-        return self.run.path.resolve().name
+    name: str  # the folder's, which tells runs of one config apart
 
     @property
     def monitored(self) -> str:
@@ -88,8 +84,8 @@ class StoredRun:
         }
 
 
-def read_stored_run(run: RunFolder) -> StoredRun:
-    """Read a run's files, and check all that they hold.
+def read_stored_run(run: RunFolder, name: str | None = None) -> StoredRun:
+    """Read a run's files, and check all that they hold; its name is by default the folder's.
 
     Raises:
         RunError: one is missing, damaged, or holds something else.
@@ -104,7 +100,8 @@ def read_stored_run(run: RunFolder) -> StoredRun:
     rows = convert(history, tuple[EpochFinished, ...], run.metrics)
     if any(row.validation_loss is None and row.test_loss is None for row in rows):
         raise RunError(f"{printable(run.metrics)}: damaged, a row has no loss but that of training")
-    return StoredRun(run, settings, manifest, rows, read_summary(run))
+    name = name or run.path.resolve().name
+    return StoredRun(run, settings, manifest, rows, read_summary(run), name)
 
 
 def read_stored_runs(runs_dir: Path) -> tuple[list[StoredRun], list[NnctlError]]:

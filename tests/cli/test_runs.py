@@ -359,6 +359,18 @@ def test_compare_takes_a_run_that_is_named_twice_once(runs_dir: Path, capsys: Ca
     assert [run["run"] for run in content["runs"]] == ["wide-001"]
 
 
+def test_runs_in_folders_of_one_name_are_told_apart(runs_dir: Path, capsys: Capture) -> None:
+    for trial, name in (("0000", "wide-001"), ("0001", "narrow-001")):
+        shutil.copytree(runs_dir / name, runs_dir.parent / "trials" / trial / "seed-0")
+    pattern = "trials/*/seed-0"
+    names = ["0000/seed-0", "0001/seed-0"]
+    assert sorted(row["run"] for row in listed(capsys, pattern)) == names
+    found = compared(capsys, pattern)["difference"]
+    assert [found["first"], found["second"]] == names
+    assert run(["plot", pattern]) == 0
+    assert all(name in capsys.readouterr().out for name in names[:1])
+
+
 def test_compare_tests_the_best_two_on_their_validation_images(
     runs_dir: Path, capsys: Capture
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnctl.errors import NnctlError, RunError, SystemFailure, UsageError
-from nnctl.runs.find import find, find_run, find_runs
+from nnctl.runs.find import distinct_names, find, find_run, find_runs
 from nnctl.runs.folder import RunFolder
 
 RUNS = Path("runs")
@@ -169,3 +169,19 @@ def test_run_is_shown_as_a_path_that_means_it(path: str) -> None:
     assert Path(shown) == Path(path)
     assert os.sep in shown or shown in (".", "..")
     assert not shown.startswith("-")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        ([], []),
+        (["runs/a", "other/b"], ["a", "b"]),
+        (["runs/a", "other/a"], ["runs/a", "other/a"]),
+        (["x/1/s", "x/2/s", "y/1/s"], ["x/1/s", "x/2/s", "y/1/s"]),
+        (["runs/a", "runs/a"], ["a", "a"]),
+    ],
+)
+def test_runs_are_told_apart_by_as_little_of_their_paths_as_it_takes(
+    paths: list[str], names: list[str]
+) -> None:
+    assert distinct_names([RunFolder(Path(path)) for path in paths]) == names
