@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl.cli.completion import complete_run
-from nnctl.cli.options import data_options, help_end, json_option, runs_dir_option
+from nnctl.cli.options import OutputFile, data_options, help_end, json_option, runs_dir_option
 from nnctl.cli.requirements import Requirement, check, require_option
 from nnctl.errors import UsageError
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     "--predictions",
     "csv",
     metavar="FILE.csv",
-    type=click.Path(path_type=Path, readable=False),
+    type=OutputFile(),
     help="Write the prediction for each sample; - prints it in place of the result.",
 )
 @click.option(

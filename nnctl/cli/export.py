@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl.cli.options import (
+    OutputFile,
     help_end,
     json_option,
     runs_dir_option,
@@ -41,7 +42,7 @@ MISTAKES = 16  # that a page shows
 @click.option(
     "--output",
     metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    type=OutputFile(),
     required=True,
     help="Where to write it; - is standard output.",
 )

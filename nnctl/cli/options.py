@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +61,26 @@ class IndexList(click.ParamType[list[range]]):
                 self.fail(f"{part.strip()!r} runs backwards", param, ctx)
             ranges.append(range(first, last + 1))
         return ranges
+
+
+class OutputFile(click.Path):
+    """A file to write a result to, - for standard output; never one that nnctl itself keeps."""
+
+    def __init__(self) -> None:
+        """Leave permissions to the system, whose message says more."""
+        super().__init__(path_type=Path, dir_okay=False, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        from nnctl.errors import printable
+        from nnctl.sweeps.folder import keeper
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if (folder := keeper(path)) is not None:
+            self.fail(
+                f"{printable(path)} belongs to {printable(folder)}; choose another file", param, ctx
+            )
+        return path
 
 
 def source_options(function: F) -> F:

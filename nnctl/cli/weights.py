@@ -9,6 +9,7 @@ import click
 
 from nnctl.cli.options import (
     IndexList,
+    OutputFile,
     config_option,
     help_end,
     json_option,
@@ -52,7 +53,7 @@ IMAGES, LINES = 6, 32
 @click.option(
     "--output",
     metavar="FILE.png",
-    type=click.Path(path_type=Path, dir_okay=False, readable=False),
+    type=OutputFile(),
     help="Write the picture as a PNG instead; - is standard output.",
 )
 @runs_dir_option

@@ -11,13 +11,14 @@ from typing import Any
 
 from nnctl.config import to_yaml
 from nnctl.errors import ConfigError, RunError, UsageError, printable
-from nnctl.files import as_system_failure, as_text, has_separator, locked, write_atomically
+from nnctl.files import as_system_failure, as_text, exists, has_separator, locked, write_atomically
 from nnctl.runs.folder import RunFolder, convert, now, read_json, to_json
 from nnctl.runs.lock import GLANCE, claim_numbered
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.settings import Search, load_search
 
 CONFIG = "./config.yaml"  # beside sweep.yaml, so that nothing outside the folder is needed
+TRIAL = "trial.json"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,17 @@ class SweepFolder:
     def run(self, number: int, seed: int) -> RunFolder:
         """Return the run folder of a trial's training with a seed."""
         return RunFolder(self.trial(number) / f"seed-{seed}")
+
+
+def keeper(path: Path) -> Path | None:
+    """Return the folder of the run or sweep that keeps `path` as a file of its own, if any does."""
+    path = path.resolve()
+    for folder in path.parents[:3]:
+        run, sweep = RunFolder(folder), SweepFolder(folder)
+        trial = sweep.trials / path.parent.name / TRIAL
+        if path in (*run.own_files, sweep.sweep, trial) and exists(run.manifest):
+            return folder
+    return None
 
 
 def new_sweep(sweeps_dir: Path, search: Search, facts: dict[str, Any]) -> SweepFolder:
@@ -153,7 +165,7 @@ def read_trials(sweep: SweepFolder, search: Search) -> dict[int, Trial]:
     """
     trials: dict[int, Trial] = {}
     for number in range(search.trials):
-        path = sweep.trial(number) / "trial.json"
+        path = sweep.trial(number) / TRIAL
         if not path.exists():
             continue
         trial: Trial = convert(read_json(path), Trial, path)
@@ -168,7 +180,7 @@ def write_trial(sweep: SweepFolder, trial: Trial) -> None:
     folder = sweep.trial(trial.trial)
     with as_system_failure("creating", folder):
         folder.mkdir(exist_ok=True)
-    write_atomically(folder / "trial.json", to_json(asdict(trial)))
+    write_atomically(folder / TRIAL, to_json(asdict(trial)))
 
 
 def run_dirs(sweep: SweepFolder, search: Search, trial: Trial) -> list[str]:

@@ -288,3 +288,41 @@ def test_help_says_how_completion_is_turned_on(capfd: Text) -> None:
     out, _ = said(capfd, "--help")
     for shell in ("bash_source", "zsh_source", "fish_source"):
         assert f"_NNCTL_COMPLETE={shell} nnctl" in out
+
+
+# What nnctl keeps.
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("export wide-001 --format python --output", "report wide-001 --output"),
+        *("evaluate wide-001 --predictions", "weights wide-001 --output", "plot --output"),
+    ],
+)
+@pytest.mark.parametrize(
+    "kept",
+    [
+        *("latest/config.yaml", "wide-001/test_predictions.csv"),
+        *("wide-001/checkpoints/best.safetensors", "a-sweep/sweep.yaml"),
+        "a-sweep/trials/0003/trial.json",
+    ],
+)
+def test_no_result_replaces_a_file_that_a_run_or_sweep_keeps(
+    runs_dir: Path, capfd: Text, command: str, kept: str
+) -> None:
+    sweep = runs_dir / "a-sweep"
+    (sweep / "trials" / "0003").mkdir(parents=True)
+    for name in ("manifest.json", "sweep.yaml", "trials/0003/trial.json"):
+        (sweep / name).write_text("{}")
+    path = runs_dir / kept
+    before = path.read_bytes()
+    _, errors = said(capfd, *command.split(), str(path), code=2)
+    assert f"{kept} belongs to {runs_dir}/" in errors
+    assert path.read_bytes() == before
+
+
+def test_results_may_lie_in_a_run(runs_dir: Path, capfd: Text) -> None:
+    for _ in range(2):
+        said(capfd, "export", "--format", "python", "--output", "runs/latest/model.py")
+    assert (runs_dir / "latest" / "model.py").exists()
