@@ -91,11 +91,13 @@ def open_data(
     inputs: int | None = None,
     quiet: bool = False,
     parts: tuple[str, ...] = ("train", "test"),
+    resumed: bool = False,
 ) -> DataSet:
     """Return the data set of `settings`, fetched if need be; shapes are checked before that.
 
     `inputs` is how many pixels the weights take, if there are any already. `quiet` leaves out the
-    progress of a download, not its warnings. Only `parts` are read.
+    progress of a download, not its warnings. Only `parts` are read. Whether the images are enough
+    is left open for a run that is `resumed`: where they are not, they are not the run's.
 
     Raises:
         ConfigError: the network does not fit the data set, or nothing is left to monitor.
@@ -118,7 +120,7 @@ def open_data(
             f"{printable(name)}: its images have {description.inputs:,} pixels, but the network "
             f"was trained on {inputs:,}\nname the data set that it was trained on, or one alike"
         )
-    if "train" in parts:
+    if "train" in parts and not resumed:
         with_counts(settings, description.train_samples)
     with download_progress(quiet=quiet) as progress:
         return datasets.load(name, source, progress=progress, classes=units, parts=parts)

@@ -9,7 +9,7 @@ import pytest
 
 from nnctl.config import load_settings
 from nnctl.datasets import Source, load
-from nnctl.runs import lock as claims
+from nnctl.runs import lock
 from nnctl.runs.recorder import train
 
 SMALL = {
@@ -31,10 +31,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = load("mnist-sample", Source())
     for overrides in RUNS:
         settings = load_settings("quickstart", [*(SMALL | overrides).items()])
-        with claims.new_run(None, folder, settings.name) as run:
+        with lock.new_run(None, folder, settings.name) as run:
             for _ in train(settings, data, run, threads=1):
                 pass
-            claims.point_latest(folder, run)
+            lock.point_latest(folder, run)
     return folder
 
 

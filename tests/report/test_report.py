@@ -19,7 +19,7 @@ from nnctl.cli.group import run
 from nnctl.config import load_settings
 from nnctl.datasets import DataSet, Source, load
 from nnctl.display.verdict import describe_end
-from nnctl.runs import lock as claims
+from nnctl.runs import lock
 from nnctl.runs.recorder import train
 
 Capture = pytest.CaptureFixture[str]
@@ -79,10 +79,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def one(folder: Path, data: DataSet, **overrides: str) -> None:
     settings = load_settings("quickstart", [*(SMALL | overrides).items()])
-    with claims.new_run(None, folder, settings.name) as claimed:
+    with lock.new_run(None, folder, settings.name) as claimed:
         for _ in train(settings, data, claimed, threads=1):
             pass
-        claims.point_latest(folder, claimed)
+        lock.point_latest(folder, claimed)
 
 
 @pytest.fixture

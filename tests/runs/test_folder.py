@@ -10,7 +10,7 @@ import pytest
 from nnctl.errors import RunError, SystemFailure, UsageError
 from nnctl.files import as_text
 from nnctl.runs import folder as runs
-from nnctl.runs import lock as claims
+from nnctl.runs import lock
 from nnctl.runs.find import find_run
 from nnctl.runs.folder import RunFolder, read_json, read_metrics, read_regular
 from nnctl.training.events import EpochFinished
@@ -151,10 +151,10 @@ def test_latest_is_found_as_the_run_it_names(
     folder = Path("runs")
     with pytest.raises(RunError, match="there is no run yet"):
         find_run("latest", folder)
-    with claims.new_run(None, folder, "x") as run:
+    with lock.new_run(None, folder, "x") as run:
         run.manifest.write_text("{}")
         run.config.write_text("")
-    claims.point_latest(folder, run)
+    lock.point_latest(folder, run)
     assert os.readlink(folder / "latest") == "x-001"
     for name in ("latest", "x-001", "runs/latest", "runs/x-001"):
         assert find_run(name, folder).path == folder / "x-001"
@@ -163,13 +163,13 @@ def test_latest_is_found_as_the_run_it_names(
 
 
 def test_latest_of_another_folder_is_left_alone(tmp_path: Path) -> None:
-    with claims.new_run(tmp_path / "elsewhere" / "x", tmp_path, "x") as run:
-        claims.point_latest(tmp_path / "runs", run)
+    with lock.new_run(tmp_path / "elsewhere" / "x", tmp_path, "x") as run:
+        lock.point_latest(tmp_path / "runs", run)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "latest").mkdir()  # somebody's own
-    with claims.new_run(None, tmp_path / "runs", "x") as run:
+    with lock.new_run(None, tmp_path / "runs", "x") as run:
         run.config.write_text("")
-        claims.point_latest(tmp_path / "runs", run)
+        lock.point_latest(tmp_path / "runs", run)
     assert os.listdir(tmp_path / "runs" / "latest") == []
     assert os.listdir(run.path) == ["config.yaml"]
 
@@ -178,7 +178,7 @@ def test_folder_is_as_it_was_if_the_run_does_not_begin(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     for run_dir in (folder, tmp_path / "new", None):
-        with claims.new_run(run_dir, tmp_path / "runs", "x") as run:
+        with lock.new_run(run_dir, tmp_path / "runs", "x") as run:
             run.manifest.write_text("{}")
     assert sorted(os.listdir(tmp_path)) == ["empty", "runs"]
     assert os.listdir(folder) == os.listdir(tmp_path / "runs") == []
@@ -186,7 +186,7 @@ def test_folder_is_as_it_was_if_the_run_does_not_begin(tmp_path: Path) -> None:
 
 def test_run_can_not_be_called_latest(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`latest` names the newest run"):
-        claims.check_free(tmp_path / "latest", overwrite=False)
+        lock.check_free(tmp_path / "latest", overwrite=False)
 
 
 @pytest.mark.parametrize("arguments", [["--mirror"], ["--mirror="]])
