@@ -46,7 +46,8 @@ def command(
 
     It is the first one that training would learn from, through the network as it would start, or
     with the weights of --run; its images are plain without --augmented. A row for each layer, then
-    a sentence for each thing that looks wrong, with its remedy. The update is the optimizer's
+    a sentence for each thing that looks wrong, with its remedy: in the network, its images and
+    its training, judged by 1,000 images. The update is the optimizer's
     first step at the configured learning rate, whatever the schedule. For a network with at most
     60 numbers a layer, as in the config tiny, and with --numbers for any other, the numbers
     themselves take the table's place: each with its equation and shape, forward, back, and after

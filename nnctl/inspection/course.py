@@ -15,8 +15,8 @@ from nnctl.nn.layers import Activation, BatchNorm
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import Optimizer
 
-JUMP = 0.05  # of the initial loss; healthy: at most 0.024, broken: from 0.09
-SMALL_MOVE = 0.01  # of a weight, in all of training; healthy: from 0.1, broken: at most 0.002
+JUMP = 0.08  # of the initial loss; healthy: at most 0.065, broken by their rate: from 0.099
+SMALL_MOVE = 0.01  # of a weight, in all of training; healthy: from 0.26, broken: at most 0.0015
 SHRUNK_WEIGHTS = 0.1  # of the initial size
 LAGGING = 0.1  # of accuracy, lost by running averages
 STUCK = 0.9  # of a unit's outputs that are far off

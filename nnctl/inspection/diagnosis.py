@@ -19,11 +19,11 @@ from nnctl.nn.layers import Activation, Affine, BatchNorm, Dropout, Layer, ReLU
 from nnctl.nn.losses import Loss, SoftmaxWithLoss
 from nnctl.nn.network import Network
 
-MANY_DEAD = 0.8  # of a layer's units; networks that are right 90 % of the time: at most 0.76
-MANY_DEAD_IN_POOR = 0.5  # of a network that has learnt little; healthy: at most 0.3, broken: 0.78
+MANY_DEAD = 0.8  # of a layer's units; healthy: at most 0.69, killed by their rate: most above 0.9
+MANY_DEAD_IN_POOR = 0.5  # of a network that has learnt little; healthy: 0.05, killed: 0.41 to 1
 ENOUGH_SAMPLES = 32  # in fewer, many a healthy unit happens to be off
 MANY_SATURATED = 0.5  # of a hidden layer's outputs; healthy: at most 0.28, broken: from 0.95
-SHRUNK, GROWN = 0.01, 100.0  # the gradient from last to first affine; healthy: 0.5 to 3.3
+SHRUNK, GROWN = 0.01, 100.0  # the gradient from last to first affine; healthy: 0.5 to 3
 FAR = 1.5  # nats from the initial loss to ln(classes); healthy: at most 1.1, broken: from 2.9
 LARGE_UPDATE = 0.5  # of a weight, in one step; healthy: at most 0.13
 SAME = 1e-4  # of the largest weight: columns that differ by less are copies, but for rounding
@@ -56,6 +56,7 @@ CONSEQUENCES = {
     "same_units": DEAD_ENDS | SLOW,
     "heavy_dropout": DEAD_ENDS | TOO_LARGE | SLOW | {"initial_loss"},
     "heavy_smoothing": DEAD_ENDS | SLOW,
+    "narrow_layer": DEAD_ENDS | SLOW,
     "shrunk_weights": DEAD_ENDS | TOO_LARGE | SLOW,
     "initial_loss": DEAD_ENDS | TOO_LARGE | SLOW | {"not_finite"},
     "large_update": TOO_LARGE | {"vanishing_gradients"},

@@ -111,6 +111,7 @@ def examine(
             # Whether a large first step did harm is to be seen in what came of it.
             early = [finding for finding in at_start if finding.kind != "large_update"]
             found += early
+            found += narrow_layer(network) if poor else ()
             found += shrunk_weights(start, network, optimizer)
             found += lagging_averages(network, images, labels)
             network.load(weights)
@@ -118,8 +119,6 @@ def examine(
             norm = float(np.linalg.norm(network.gradients))
             found += stuck_outputs(network, network.forward(images, training=True), labels)
             found += [finding for finding in at_start if finding not in early]
-            if poor:
-                found += narrow_layer(network)
             if course is not None:
                 found += small_move(course, start, network, optimizer, clip_norm, norm)
                 found += loss_jumped(course)

@@ -673,7 +673,8 @@ def row(name: str, way: Way, seed: int, *, healthy: bool) -> str:
     since = f" since {found.since_epoch}" if found.since_epoch else ""
     poor = found.verdict in ("not_learning", "underfitting")
     if healthy:
-        course = course_of([vars(row) for row in trainer.progress.history], None)
+        rows = [vars(event) for event in trainer.progress.history]
+        course = course_of(rows, trainer.progress.initial_loss)
         weights = trainer.engine.network.named_arrays()
         findings = [f.kind for f in examine(trainer.settings, way.data, weights, course).findings]
         wrong, more = poor or bool(findings), f"{findings or ''}"

@@ -238,9 +238,9 @@ def course(*losses: float, initial: float = 2.0, rate: float = 0.1) -> Course:
 
 
 def test_jump_of_the_loss_is_found_beyond_its_limit_alone() -> None:
-    assert kinds(loss_jumped(course(2.09, 1.0))) == []
-    assert kinds(loss_jumped(course(2.11, 1.0))) == ["loss_jumped"]
-    assert kinds(loss_jumped(course(1.0, 1.09))) == []
+    assert kinds(loss_jumped(course(2.15, 1.0))) == []
+    assert kinds(loss_jumped(course(2.17, 1.0))) == ["loss_jumped"]
+    assert kinds(loss_jumped(course(1.0, 1.15))) == []
     (finding,) = loss_jumped(course(1.0, 0.8, 1.2))
     assert "from 0.8 to 1.2 in epoch 3, at learning rate 0.1" in finding.message
 

@@ -97,6 +97,7 @@ def rate(kind: str, learning_rate: float, **options: float) -> Plain:
             "dropout",
             {"network": [{"affine": 32}, "relu", {"dropout": 0.99}, {"affine": 10}]},
         ),
+        ("narrow_layer", "more units", {"network": layers(32, 1, 32)}),
         (
             "single_sample",
             "batch_size",

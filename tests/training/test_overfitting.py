@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nnctl.config import settings_from_dict
 from nnctl.nn.functions import Array
+from nnctl.nn.losses import MeanSquaredError, SoftmaxWithLoss
 from nnctl.training.events import EpochFinished, Verdict
-from nnctl.training.overfitting import judge
+from nnctl.training.overfitting import Guessing, beats, explain, guessing, judge
 
 SAMPLES = 1000
 
@@ -157,3 +161,102 @@ def test_verdict_on_losses_that_are_not_finite_claims_nothing(bad: float) -> Non
     verdict = judge(history(FALLING, [0.5, 0.4, 0.4, 0.4, 0.5, 0.5, 0.6]), around(0.4, 0), last)
     assert verdict.verdict == "undecided"
     assert (verdict.evidence.loss_rise, verdict.evidence.standard_error) == (None, None)
+
+
+# Against guessing, and the gap that remains.
+
+
+def test_guessing_knows_how_frequent_the_classes_are_and_no_more() -> None:
+    labels = np.array([0, 0, 0, 1])
+    guess = guessing(SoftmaxWithLoss(), labels, 3)
+    assert guess.accuracy == 0.75
+    np.testing.assert_allclose(guess.losses, -np.log([0.75, 0.75, 0.75, 0.25]))
+    squares = guessing(MeanSquaredError(), labels, 2)
+    np.testing.assert_allclose(squares.losses, [0.0625, 0.0625, 0.0625, 0.5625])
+
+
+EVEN = Guessing(0.1, np.full(SAMPLES, math.log(10)))
+
+
+def test_accuracy_beats_guessing_by_three_standard_errors() -> None:
+    # 0.1 of 1,000 samples: a standard error of 0.0095
+    assert not beats(EVEN, 0.128, around(3.0, 0.1))
+    assert beats(EVEN, 0.129, around(3.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("share", "deviation", "expected"),
+    [(0.949, 0.1, True), (0.951, 0.1, False), (0.9, 2.4, True), (0.9, 2.5, False)],
+)
+def test_loss_beats_guessing_if_the_lead_matters_and_is_beyond_chance(
+    share: float, deviation: float, expected: bool
+) -> None:
+    # A lead of 0.230 nats, three standard errors at a deviation of 2.43.
+    assert beats(EVEN, 0.1, around(share * math.log(10), deviation)) == expected
+
+
+def guessed(rows: Sequence[EpochFinished], accuracies: Sequence[float]) -> list[EpochFinished]:
+    pairs = zip(rows, accuracies, strict=True)
+    return [replace(row, validation_accuracy=accuracy) for row, accuracy in pairs]
+
+
+def test_verdict_on_a_result_no_better_than_guessing_is_not_learning_at_once() -> None:
+    flat = history([2.3] * 2, [2.3] * 2, accuracy=0.1)
+    losses = around(2.3, 0.0)
+    verdict = judge(guessed(flat, [0.1, 0.12]), losses, losses, EVEN)
+    assert (verdict.verdict, verdict.since_epoch) == ("not_learning", None)
+    verdict = judge(guessed(flat, [0.1, 0.2]), losses, losses, EVEN)
+    assert verdict.verdict == "undecided"  # two epochs are too few for more
+    few = Guessing(0.1, EVEN.losses[:29])
+    assert judge(guessed(flat, [0.1, 0.1]), losses[:29], losses[:29], few).verdict == "undecided"
+
+
+def test_verdict_on_what_is_lost_again_names_the_epoch() -> None:
+    rows = history([1.0, 0.5, 2.3, 2.3], [1.0, 0.5, 2.3, 2.3], accuracy=0.1)
+    rows = guessed(rows, [0.7, 0.8, 0.1, 0.11])
+    verdict = judge(rows, around(0.5, 0.1), around(2.3, 0.0), EVEN)
+    assert (verdict.verdict, verdict.since_epoch) == ("not_learning", 3)
+
+
+NOTHING: Any = None  # what is not looked at
+
+
+def explained(verdict: Verdict, rows: list[EpochFinished], samples: int, **changes: Any) -> Verdict:
+    settings = settings_from_dict({"name": "t", "network": [{"affine": 10}], **changes})
+    return explain(verdict, settings, NOTHING, rows, None, {}, samples)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "samples", "told"),
+    [(0.921, 5000, False), (0.919, 5000, True), (0.85, 51, False), (0.85, 52, True)],
+)
+def test_gap_is_told_if_it_is_large_and_beyond_chance(
+    accuracy: float, samples: int, told: bool
+) -> None:
+    # A gap of 0.15 at 0.85: three standard errors over 51 samples.
+    rows = guessed(history(FALLING, [0.5, 0.4, 0.3, 0.2, 0.2, 0.2, 0.2], 1.0), [accuracy] * 7)
+    verdict = judge(rows, around(0.2, 0.0), around(0.2, 0.0))
+    found = explained(verdict, rows, samples)
+    assert found.verdict == "none"
+    assert bool(found.message) == bool(found.remedy) == told
+    if told:
+        assert f"{accuracy:.1%} of the validation images" in (found.message or "")
+
+
+def test_nothing_is_recommended_that_the_config_has() -> None:
+    rows = guessed(history(FALLING, [0.5, 0.4, 0.41, 0.43, 0.45, 0.5, 0.6], 1.0), [0.8] * 7)
+    verdict = judge(rows, around(0.4, 0.0), around(0.6, 0.1))
+    everything = {"early_stopping", "data.augment", "dropout", "weight_decay", "more images"}
+    assert {
+        word for word in everything if word in (explained(verdict, rows, 1000).remedy or "")
+    } == (everything)
+    taken = explained(
+        verdict,
+        rows,
+        1000,
+        network=[{"dropout": 0.5}, {"affine": 10}],
+        optimizer={"kind": "sgd", "weight_decay": 0.1},
+        data={"augment": {"shift": 1}},
+        training={"early_stopping": {"patience": 3}},
+    )
+    assert taken.remedy == "more images"
