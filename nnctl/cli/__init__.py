@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from nnctl.cli import signals, streams
 from nnctl.errors import ExitCode, SystemFailure
-from nnctl.sweeps.orders import obey
+from nnctl.sweeps.orders import end_with_sweep
 from nnctl.training.threads import confine_blas
 
 
@@ -23,7 +23,7 @@ def main() -> NoReturn:
         signals.install()
         streams.install()
         confine_blas()
-        obey()  # before the imports, which take their time
+        end_with_sweep()  # before the imports, which take their time
         try:
             from nnctl.cli.group import run
         except Exception:  # some imports disguise a signal as an error of their own

@@ -116,11 +116,11 @@ def _read_sweep(sweep: SweepFolder, measured: Callable[[RunFolder], RunContents]
     """Return all that a page shows of a sweep."""
     from nnctl.report.contents import SweepContents
     from nnctl.sweeps.folder import read_search, read_trials
-    from nnctl.sweeps.outcome import ranked, read_outcome
+    from nnctl.sweeps.outcome import rank_trials, read_outcome
 
     search = read_search(sweep)
     trials, outcome = read_trials(sweep, search), read_outcome(sweep)
-    ranking = ranked(search, trials)
+    ranking = rank_trials(search, trials)
     best = outcome.best if outcome else ranking[0].trial if ranking else None
     winner = None if best is None else measured(sweep.run(best, search.seed))
     return SweepContents(search=search, trials=trials, outcome=outcome, best=best, winner=winner)

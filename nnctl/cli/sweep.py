@@ -187,12 +187,13 @@ def _begin(
     """Run a new sweep."""
     from nnctl.runs.checkpoint import versions
     from nnctl.runs.folder import new_manifest
-    from nnctl.sweeps.folder import new_sweep, owned
+    from nnctl.runs.lock import owned
+    from nnctl.sweeps.folder import new_sweep
 
     with ExitStack() as stack:
         executor = stack.enter_context(closing(_executor(search, dask, source, quiet or as_json)))
         sweep = new_sweep(sweeps_dir, search, new_manifest(versions=versions(), threads=1))
-        stack.enter_context(owned(sweep))
+        stack.enter_context(owned(sweep.path))
         _run(sweep, search, executor, source, as_json, quiet)
 
 
@@ -209,12 +210,13 @@ def _resume(
     from nnctl.display.output import warn
     from nnctl.runs.checkpoint import versions
     from nnctl.runs.folder import read_json
-    from nnctl.sweeps.folder import find_sweep, owned, read_search, read_trials, write_search
-    from nnctl.sweeps.outcome import check, read_outcome
+    from nnctl.runs.lock import owned
+    from nnctl.sweeps.folder import find_sweep, read_search, read_trials, write_search
+    from nnctl.sweeps.outcome import check_any_complete, read_outcome
 
     sweep = find_sweep(name, sweeps_dir)
     with ExitStack() as stack:
-        stack.enter_context(owned(sweep))
+        stack.enter_context(owned(sweep.path))
         before = read_search(sweep)
         search = read_search(sweep, trials)
         outcome = read_outcome(sweep)
@@ -223,7 +225,7 @@ def _resume(
 
             found = read_trials(sweep, search)
             print_end(sweep, search, found, outcome, as_json=as_json, quiet=quiet)
-            check(outcome, found)
+            check_any_complete(outcome, found)
             return
         then = read_json(sweep.manifest).get("versions")
         if then != versions():
@@ -247,11 +249,11 @@ def _executor(search: Search, dask: str | None, source: Source, quiet: bool) -> 
         return DaskCluster(dask)
     from nnctl import datasets
     from nnctl.display.downloads import download_progress
-    from nnctl.sweeps.executors import LocalProcesses, variables
+    from nnctl.sweeps.executors import LocalProcesses, environment_of
 
     with download_progress(quiet=quiet) as progress:  # once, and not by every trial
         datasets.load(search.common.data.dataset, source, progress=progress, parts=("train",))
-    return LocalProcesses(variables(source))
+    return LocalProcesses(environment_of(source))
 
 
 def _run(
@@ -266,7 +268,7 @@ def _run(
     from nnctl.display.downloads import download_progress
     from nnctl.display.sweeps import print_end, reporter
     from nnctl.sweeps.folder import read_trials
-    from nnctl.sweeps.outcome import check, conclude
+    from nnctl.sweeps.outcome import check_any_complete, conclude
     from nnctl.sweeps.run import run
 
     go_on = f"go on with: {sweep.resume_command}"
@@ -285,4 +287,4 @@ def _run(
             raise
         raise type(error)(f"{error}\n{go_on}") from error
     print_end(sweep, search, trials, outcome, as_json=as_json, quiet=quiet)
-    check(outcome, trials)
+    check_any_complete(outcome, trials)

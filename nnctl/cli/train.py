@@ -115,7 +115,7 @@ def command(
     from nnctl.display.training import print_plan, print_summary, reporter
     from nnctl.runs.lock import check_free, new_run, owned, point_latest
     from nnctl.runs.recorder import train
-    from nnctl.runs.resume import check_same_data, read_resumed_run, restore
+    from nnctl.runs.resume import check_same_data, restore, resume_point
     from nnctl.sweeps.orders import orders
     from nnctl.training.engine import split_data
     from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
@@ -123,7 +123,7 @@ def command(
     from nnctl.training.threads import requested
     from nnctl.training.trainer import Trainer
 
-    rule, given_up = orders().rule, False
+    rule, pruned = orders().rule, False
     with ExitStack() as stack:
         before = None
         if resume is not None:
@@ -135,8 +135,8 @@ def command(
                     "--from, --run-dir, --name or --overwrite"
                 )
             run = find_run(resume, runs_dir)
-            stack.enter_context(owned(run))
-            before = read_resumed_run(run, overrides)
+            stack.enter_context(owned(run.path))
+            before = resume_point(run, overrides)
             if not tested and "test" in before.parts:
                 raise UsageError("--no-test: the run was begun with its test set")
             settings = before.settings
@@ -195,7 +195,7 @@ def command(
         resume_command = run.resume_command(_where_data_lie(context))
 
         def stop() -> bool:
-            return given_up or request.number is not None
+            return pruned or request.number is not None
 
         try:
             show = reporter(run, as_json=as_json, quiet=quiet)
@@ -210,9 +210,7 @@ def command(
                 stop=stop,
             ):
                 if rule and isinstance(event, EpochFinished):
-                    given_up = event.epoch < settings.training.epochs and rule.gives_up(
-                        asdict(event)
-                    )
+                    pruned = event.epoch < settings.training.epochs and rule.prunes(asdict(event))
                 if isinstance(event, RunStarted):
                     point_latest(runs_dir, run)
                 show(event)

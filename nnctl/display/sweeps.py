@@ -1,4 +1,4 @@
-"""What `nnctl sweep` tells: progress on standard error, the result on standard output.
+"""What `nnctl sweep` reports: progress on standard error, the result on standard output.
 
 A person at a terminal gets a table that is drawn over, a log a line a trial, a script JSON lines
 or nothing but the sweep's folder. rich is imported where something is drawn.
@@ -17,8 +17,9 @@ from nnctl.files import as_text
 from nnctl.sweeps.folder import SweepFolder, run_dirs
 from nnctl.sweeps.outcome import SweepFinished
 from nnctl.sweeps.plan import Trial
-from nnctl.sweeps.run import Event, Notice, TrialFinished
+from nnctl.sweeps.run import Event, TrialFinished
 from nnctl.sweeps.settings import Search, as_override
+from nnctl.training.events import Notice
 
 Show = Callable[[Event], None]
 

@@ -1,4 +1,4 @@
-"""What `nnctl train` tells: progress on standard error, the result on standard output.
+"""What `nnctl train` reports: progress on standard error, the result on standard output.
 
 Hides who is listening: a person at a terminal gets a dashboard that gives way to the result, a
 log gets a line an epoch, a script JSON lines or nothing but the run directory. rich is imported

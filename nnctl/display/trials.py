@@ -22,12 +22,12 @@ from nnctl.display.sweeps import shown
 from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
 from nnctl.sweeps.folder import SweepFolder
-from nnctl.sweeps.outcome import SweepFinished, ranked
+from nnctl.sweeps.outcome import SweepFinished, rank_trials
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.run import Event, TrialFinished, TrialStarted
 from nnctl.sweeps.settings import Search
 from nnctl.sweeps.space import Choices, Range
-from nnctl.sweeps.training import so_far
+from nnctl.sweeps.training import progress_of
 
 MOST = 10  # trials in the table at the end
 LEADING = 5  # trials in the live table
@@ -76,7 +76,7 @@ class LiveView:
         self._since = time.monotonic()
 
     def take(self, event: Event) -> None:
-        """Note what an event tells."""
+        """Note an event."""
         if isinstance(event, TrialStarted | TrialFinished):
             self.trials[event.trial.trial] = event.trial
 
@@ -104,14 +104,14 @@ class LiveView:
         if running := [trial for trial in self.trials.values() if not trial.over]:
             yield Text("\nunder way", style="bold")
             yield Shrinking(list(self._running(running)))
-        if leading := ranked(search, self.trials)[:LEADING]:
+        if leading := rank_trials(search, self.trials)[:LEADING]:
             yield Text(f"\nbest {search.objective} so far", style="bold")
             yield Shrinking(columns(search, leading))
 
     def _running(self, running: Sequence[Trial]) -> Iterator[Column]:
         epochs, objectives = [], []
         for trial in running:
-            epoch, value = so_far(self.search, self.sweep, trial)
+            epoch, value = progress_of(self.search, self.sweep, trial)
             epochs.append(epoch)
             objectives.append(figure(self.search, value))
         yield Column("trial", [str(trial.trial) for trial in running])
@@ -160,7 +160,7 @@ def columns(
 
 def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished) -> RenderableType:
     """Return the end of a sweep: the best trials, each parameter's part in it, the winner."""
-    ranking = ranked(search, trials)
+    ranking = rank_trials(search, trials)
     head = ", ".join([f"{outcome.trials} trials: {counts(trials.values())[0]}"])
     rest = counts(trials.values())[1:]
     parts: list[RenderableType] = [
@@ -179,8 +179,8 @@ def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished
         ]
     failed = [trial for trial in trials.values() if trial.error]
     for trial in failed[:3]:
-        told = (trial.error or "").splitlines()[0]
-        parts.append(Text(f"trial {trial.trial} failed: {printable(told)}"))
+        reason = (trial.error or "").splitlines()[0]
+        parts.append(Text(f"trial {trial.trial} failed: {printable(reason)}"))
     return Group(*parts)
 
 

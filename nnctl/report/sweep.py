@@ -9,13 +9,13 @@ from nnctl.display.svg import figure
 from nnctl.display.trials import columns, counts, parameter_parts, verdict
 from nnctl.report.contents import SweepContents
 from nnctl.report.pieces import columns_table, section, table
-from nnctl.sweeps.outcome import SweepFinished, ranked
+from nnctl.sweeps.outcome import SweepFinished, rank_trials
 
 
 def sweep_article(sweep: SweepContents) -> Markup:
     """Return all that the page says of the trials together."""
     search, trials, outcome = sweep.search, sweep.trials, sweep.outcome
-    ranking = ranked(search, trials)
+    ranking = rank_trials(search, trials)
     lead = f"{search.method} search for {search.objective}: {', '.join(counts(trials.values()))}"
     if outcome is None:
         lead += "; not finished"

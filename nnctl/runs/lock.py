@@ -42,7 +42,7 @@ def new_run(
         _make(run_dir)
     with ExitStack() as stack:
         try:
-            stack.enter_context(owned(run))
+            stack.enter_context(owned(run.path))
             check_free(run.path, overwrite)
             replaced = not _is_empty(run.path)
         except SystemFailure:
@@ -64,18 +64,18 @@ def new_run(
 
 
 @contextmanager
-def owned(run: RunFolder) -> Iterator[None]:
-    """Be the only process that writes to a run.
+def owned(folder: Path) -> Iterator[None]:
+    """Be the only process that writes to the folder of a run or a sweep.
 
     The operating system drops the lock when its owner ends, however it ends.
 
     Raises:
-        RunError: another process trains this run.
+        RunError: another process writes to it.
 
     """
-    with locked(run.path, GLANCE) as mine:
+    with locked(folder, GLANCE) as mine:
         if not mine:
-            raise RunError(f"{printable(run.path)}: in use by another process; wait for it to end")
+            raise RunError(f"{printable(folder)}: in use by another process; wait for it to end")
         yield
 
 

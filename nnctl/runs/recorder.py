@@ -18,7 +18,7 @@ from nnctl.files import as_system_failure, as_text, write_atomically
 from nnctl.nn.functions import Array
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest, now, to_json
-from nnctl.runs.resume import ResumedRun, resume, resume_warnings
+from nnctl.runs.resume import ResumePoint, resume, resume_warnings
 from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
 from nnctl.training.examination import forewarn
@@ -31,7 +31,7 @@ def train(
     run: RunFolder,
     *,
     threads: int | None = None,
-    before: ResumedRun | None = None,
+    before: ResumePoint | None = None,
     weights: InitialWeights | None = None,
     ending: bool = False,
     stop: Callable[[], bool] = lambda: False,

@@ -33,7 +33,7 @@ LENGTH_SHAPED = ("cosine", "one_cycle")  # schedules whose every value depends o
 
 
 @dataclass(frozen=True)
-class ResumedRun:
+class ResumePoint:
     """A run as it was left, with the settings that it goes on with."""
 
     run: RunFolder
@@ -80,7 +80,7 @@ class ResumedRun:
         return summary if done or status == "early_stopped" else None
 
 
-def read_resumed_run(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> ResumedRun:
+def resume_point(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> ResumePoint:
     """Return a run as it was left; `overrides` may ask for more epochs.
 
     Raises:
@@ -126,7 +126,7 @@ def read_resumed_run(run: RunFolder, overrides: Sequence[tuple[str, str]]) -> Re
         threads, data_sha256 = checkpoint.threads, checkpoint.data_sha256
     if not 0 < threads <= MAX_THREADS:
         raise RunError(f"{printable(run.manifest)}: damaged, no number of threads")
-    return ResumedRun(run, settings, checkpoint, threads, data_sha256, manifest)
+    return ResumePoint(run, settings, checkpoint, threads, data_sha256, manifest)
 
 
 def _check_nothing_was_kept(run: RunFolder) -> None:
@@ -149,7 +149,7 @@ def _check_nothing_was_kept(run: RunFolder) -> None:
         )
 
 
-def check_same_data(before: ResumedRun, data: DataSet) -> None:
+def check_same_data(before: ResumePoint, data: DataSet) -> None:
     """Hold the data against those that the run was trained on.
 
     Raises:
@@ -164,7 +164,7 @@ def check_same_data(before: ResumedRun, data: DataSet) -> None:
         )
 
 
-def resume_warnings(before: ResumedRun, threads: int) -> list[str]:
+def resume_warnings(before: ResumePoint, threads: int) -> list[str]:
     """Return warnings: what differs from when the run was left and may change its bytes."""
     now = versions()
     then = before.checkpoint.versions if before.checkpoint else now
@@ -178,7 +178,7 @@ def resume_warnings(before: ResumedRun, threads: int) -> list[str]:
     return [f"{what}: the resumed run may differ in its last bits" for what in found]
 
 
-def restore(trainer: Trainer, before: ResumedRun) -> None:
+def restore(trainer: Trainer, before: ResumePoint) -> None:
     """Put the trainer where the run was left; the run itself is only read.
 
     Raises:
@@ -198,7 +198,7 @@ def restore(trainer: Trainer, before: ResumedRun) -> None:
         _check_best(trainer, before, best)
 
 
-def resume(trainer: Trainer, before: ResumedRun) -> dict[str, Any] | None:
+def resume(trainer: Trainer, before: ResumePoint) -> dict[str, Any] | None:
     """Put the trainer where the run was left, its metrics too; return the run's manifest.
 
     Return None if the run was killed before its first checkpoint. The data are those of the run,
@@ -234,7 +234,7 @@ def resume(trainer: Trainer, before: ResumedRun) -> dict[str, Any] | None:
     return manifest
 
 
-def _check_position(trainer: Trainer, before: ResumedRun, snapshot: Snapshot) -> None:
+def _check_position(trainer: Trainer, before: ResumePoint, snapshot: Snapshot) -> None:
     """Refuse a checkpoint whose epoch, step and position do not fit each other."""
     progress = snapshot.progress
     steps, rest = divmod(progress.position, trainer.batch_size)
@@ -249,7 +249,7 @@ def _check_position(trainer: Trainer, before: ResumedRun, snapshot: Snapshot) ->
         )
 
 
-def _check_best(trainer: Trainer, before: ResumedRun, best: Checkpoint) -> None:
+def _check_best(trainer: Trainer, before: ResumePoint, best: Checkpoint) -> None:
     """Refuse a best checkpoint of another run, or of another epoch than the best one."""
     assert before.checkpoint is not None
     assert trainer.best is not None

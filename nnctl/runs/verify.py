@@ -17,7 +17,7 @@ from nnctl.runs.checkpoint import versions
 from nnctl.runs.folder import RunFolder
 from nnctl.runs.lock import new_run
 from nnctl.runs.recorder import train
-from nnctl.runs.resume import check_same_data, read_resumed_run
+from nnctl.runs.resume import check_same_data, resume_point
 from nnctl.training.events import RunStarted
 
 
@@ -49,7 +49,7 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
         Diverged: the run diverges.
 
     """
-    before = read_resumed_run(run, ())
+    before = resume_point(run, ())
     if before.manifest.get("initial_weights"):
         raise UsageError(
             f"{printable(run)}: began with the weights of another run (--from); copies of it would "
@@ -97,7 +97,7 @@ def _train(
     with ExitStack() as stack:
         before = None
         if exists(run.config):
-            before = read_resumed_run(run, ())
+            before = resume_point(run, ())
         else:
             stack.enter_context(new_run(folder, folder.parent, settings.name))
         step = steps_per_epoch = 0

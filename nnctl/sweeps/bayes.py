@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnctl.errors import UsageError
 from nnctl.nn.randomness import Concern, generator
-from nnctl.sweeps.plan import Trial, bad
+from nnctl.sweeps.plan import Trial, is_failure
 from nnctl.sweeps.settings import Search
 from nnctl.sweeps.space import Choices, Parameter, Range
 
@@ -50,7 +50,7 @@ def suggest(search: Search, k: int, trials: Sequence[Trial]) -> dict[str, Any]:
     distributions = {key: _distribution(parameter) for key, parameter in search.space.items()}
     study.add_trials([_frozen(search, trial, distributions) for trial in trials])
     asked = study.ask(distributions).params
-    return {key: _value(parameter, asked[key]) for key, parameter in search.space.items()}
+    return {key: _from_optuna(parameter, asked[key]) for key, parameter in search.space.items()}
 
 
 def _frozen(
@@ -60,11 +60,11 @@ def _frozen(
     from optuna.trial import TrialState, create_trial
 
     params = {
-        key: _told(parameter, trial.parameters[key]) for key, parameter in search.space.items()
+        key: _to_optuna(parameter, trial.parameters[key]) for key, parameter in search.space.items()
     }
     early: dict[int, float] = {}
     value: float | None = None
-    if bad(trial):
+    if is_failure(trial):
         state, value = TrialState.COMPLETE, math.inf
     elif trial.state == "complete":
         assert trial.objective is not None
@@ -86,7 +86,7 @@ def _frozen(
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
-    """Return the distribution of what Optuna is told of a parameter."""
+    """Return the distribution that Optuna draws a parameter from."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, Choices):
@@ -98,15 +98,15 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
-def _value(parameter: Parameter, told: Any) -> Any:
-    """Return the value that Optuna means."""
+def _from_optuna(parameter: Parameter, answer: Any) -> Any:
+    """Return the value that Optuna's answer stands for."""
     if isinstance(parameter, Range) and parameter.size is None:
-        return parameter.tidy(told)
-    return parameter.value(told)
+        return parameter.tidy(answer)
+    return parameter.value(answer)
 
 
-def _told(parameter: Parameter, value: Any) -> Any:
-    """Return what Optuna is told of a value: the index where there is one."""
+def _to_optuna(parameter: Parameter, value: Any) -> Any:
+    """Return a value as Optuna knows it: its index where there is one."""
     if isinstance(parameter, Choices):
         return parameter.values.index(value)
     if parameter.step is None:

@@ -23,8 +23,8 @@ from nnctl.errors import SystemFailure, UsageError, printable
 from nnctl.files import TEMPORARY, as_system_failure, as_text, has_separator, write_atomically
 from nnctl.runs.checkpoint import versions
 from nnctl.runs.folder import RunFolder, to_json
-from nnctl.sweeps.executors import KILLS, Ended, LocalProcesses, killed
-from nnctl.sweeps.orders import Rule
+from nnctl.sweeps.executors import MAX_KILLS, LocalProcesses, TrainingEnded, was_killed
+from nnctl.sweeps.orders import PruningRule
 from nnctl.sweeps.training import Training
 
 CONNECT = 5.0  # seconds to find the scheduler
@@ -80,7 +80,7 @@ class DaskCluster:
         self._futures[future] = lost
         future.add_done_callback(lambda done: self._ended.put((training, done)))
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[TrainingEnded]:
         """Return the trainings that have ended, once there is one or `timeout` s have passed.
 
         Raises:
@@ -99,7 +99,7 @@ class DaskCluster:
             raise self._lost()
         if future.status == "error":
             error = future.exception()
-            if type(error).__name__ == "KilledWorker" and lost < KILLS:
+            if type(error).__name__ == "KilledWorker" and lost < MAX_KILLS:
                 self._submit(training, lost + 1)
                 return []
             raise SystemFailure(
@@ -110,24 +110,25 @@ class DaskCluster:
         answer = future.result()
         if then := answer.get("versions"):
             raise SystemFailure(
-                f"{printable(answer['worker'])}: this worker has {told_apart(versions(), then)}\n"
+                f"{printable(answer['worker'])}: this worker has "
+                f"{differing_versions(versions(), then)}\n"
                 "install the same versions there, or stop that worker"
             )
         if "manifest.json" in answer["files"]:
             place(training.run, answer["files"], answer["worker"])
-        return [Ended(training, answer["code"], answer["message"], answer["worker"])]
+        return [TrainingEnded(training, answer["code"], answer["message"], answer["worker"])]
 
     def _lost(self) -> SystemFailure:
         return SystemFailure(f"the Dask scheduler at {printable(self.address)} is lost")
 
     def close(self) -> None:
         """Give up what is still under way."""
-        with suppress(Exception):  # without a scheduler there is nobody to tell
+        with suppress(Exception):  # without a scheduler nobody is there to answer
             self._client.cancel(list(self._futures), force=True)
         self._client.close(timeout=1)
 
 
-def told_apart(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+def differing_versions(mine: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     """Return in words which versions of another place differ from those of this one."""
     return ", ".join(
         f"{name} {printable(theirs.get(name, 'missing'))} where the sweep has {version}"
@@ -186,13 +187,13 @@ def train_in_folder(order: dict[str, Any], wanted: Callable[[], bool]) -> dict[s
             run=run,
             config=config,
             overrides=tuple((key, value) for key, value in order["overrides"]),
-            rule=Rule(**order["rule"]) if order["rule"] else None,
+            rule=PruningRule(**order["rule"]) if order["rule"] else None,
         )
         executor.submit(training)
         kills = 0
         while wanted():
             for ended in executor.wait(GLANCE):
-                if killed(ended.code) and kills < KILLS:
+                if was_killed(ended.code) and kills < MAX_KILLS:
                     kills += 1
                     executor.submit(training)
                     continue

@@ -20,12 +20,12 @@ from nnctl.sweeps.training import Training
 
 PATIENCE = 1.0  # seconds for a training to write its checkpoint when the sweep is ended
 ORPHAN = 3.0  # seconds for a training whose sweep was killed to let go of its run
-KILLS = 10  # of one training in a row, and it has failed
+MAX_KILLS = 10  # of one training in a row, and it has failed
 TAIL = 4096  # bytes of a training's messages that are kept
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrainingEnded:
     """A training that is over, one way or another; its folder says what came of it."""
 
     training: Training
@@ -40,7 +40,7 @@ class Executor(Protocol):
     def submit(self, training: Training) -> None:
         """Begin a training, or go on with it."""
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[TrainingEnded]:
         """Return the trainings that have ended, once there is one or `timeout` s have passed."""
 
     def close(self) -> None:
@@ -87,9 +87,9 @@ class LocalProcesses:
         assert process.stderr is not None
         self._selector.register(process.stderr, selectors.EVENT_READ, (training, process))
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[TrainingEnded]:
         """Return the trainings that have ended, once there is one or `timeout` s have passed."""
-        ended: list[Ended] = []
+        ended: list[TrainingEnded] = []
         due = time.monotonic() + timeout
         while not ended and (left := due - time.monotonic()) > 0:
             for key, _ in self._selector.select(left):
@@ -101,7 +101,7 @@ class LocalProcesses:
                     process.stderr.close()
                     code = process.wait()
                     message = self._messages.pop(process).decode("utf-8", "replace")
-                    ended.append(Ended(training, code, message))
+                    ended.append(TrainingEnded(training, code, message))
         return ended
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class LocalProcesses:
         os.close(self._reading)
 
 
-def variables(source: Source) -> Mapping[str, str]:
+def environment_of(source: Source) -> Mapping[str, str]:
     """Return the environment that gives a command the same source of data.
 
     Not as options: what a mirror's URL holds of secrets must not be seen in a list of processes.
@@ -134,13 +134,13 @@ def variables(source: Source) -> Mapping[str, str]:
     return found
 
 
-def killed(code: int) -> bool:
+def was_killed(code: int) -> bool:
     """Return whether a process was ended from outside: nobody's fault, so it is gone on with."""
     return code < 0 or code in {128 + number for number in (signal.SIGINT, signal.SIGTERM, 1)}
 
 
-def words(message: str) -> str:
-    """Return the error in what a training said on standard error, or all of it."""
+def error_text(message: str) -> str:
+    """Return the error message in the standard error of a training, or all of that."""
     start = "nnctl: error: "
-    _, found, told = message.rpartition(start)
-    return (told if found else message).strip()
+    _, found, text = message.rpartition(start)
+    return (text if found else message).strip()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nnctl.config import to_yaml
 from nnctl.errors import ConfigError, RunError, UsageError, printable
-from nnctl.files import as_system_failure, as_text, exists, has_separator, locked, write_atomically
+from nnctl.files import as_system_failure, as_text, exists, has_separator, write_atomically
 from nnctl.runs.folder import RunFolder, convert, now, read_json, to_json
-from nnctl.runs.lock import GLANCE, claim_numbered
+from nnctl.runs.lock import claim_numbered
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.settings import Search, load_search
 
@@ -115,22 +113,6 @@ def find_sweep(name: str, sweeps_dir: Path) -> SweepFolder:
     raise RunError(
         f"no sweep {printable(name)!r} in {printable(sweeps_dir)}, and no such path\n{hint}"
     )
-
-
-@contextmanager
-def owned(sweep: SweepFolder) -> Iterator[None]:
-    """Be the only process that runs a sweep.
-
-    Raises:
-        RunError: another one does.
-
-    """
-    with locked(sweep.path, GLANCE) as mine:
-        if not mine:
-            raise RunError(
-                f"{printable(sweep.path)}: in use by another process; wait for it to end"
-            )
-        yield
 
 
 def read_search(sweep: SweepFolder, trials: int | None = None) -> Search:

@@ -1,4 +1,4 @@
-"""What a sweep tells the training that it starts, and how the training obeys."""
+"""What a sweep asks of a training beyond its options, and how the training follows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# What a training is told that no user would type: JSON of `Orders`, in the environment.
+# What no user would type: JSON of `Orders`, in the environment.
 ORDERS = "_NNCTL_TRIAL"
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Give the training up if it is worse than `limit` after `epoch`."""
+class PruningRule:
+    """Stop the training if it is worse than `limit` after `epoch`."""
 
     epoch: int
     objective: str
     maximised: bool
     limit: float  # as `Search.loss` counts: lower is better
 
-    def early(self, row: Mapping[str, Any]) -> float | None:
+    def objective_of(self, row: Mapping[str, Any]) -> float | None:
         """Return the objective of a row of metrics, if it is the epoch that counts."""
         value = row[self.objective] if row["epoch"] == self.epoch else None
         return None if value is None else float(value)
 
-    def gives_up(self, row: Mapping[str, Any]) -> bool:
-        """Return whether a row of metrics is the one after which the training is given up."""
-        value = self.early(row)
+    def prunes(self, row: Mapping[str, Any]) -> bool:
+        """Return whether a row of metrics is the one after which the training is stopped."""
+        value = self.objective_of(row)
         return value is not None and (-value if self.maximised else value) > self.limit
 
 
@@ -37,7 +37,7 @@ class Orders:
     """What a sweep asks of a training beyond its options."""
 
     parent: int | None = None  # a pipe whose other end is closed when the parent ends
-    rule: Rule | None = None
+    rule: PruningRule | None = None
 
     def to_environment(self) -> dict[str, str]:
         """Return the variable that `orders` reads."""
@@ -53,11 +53,11 @@ def orders() -> Orders:
     import json
 
     plain = json.loads(text)
-    return Orders(plain["parent"], Rule(**plain["rule"]) if plain["rule"] else None)
+    return Orders(plain["parent"], PruningRule(**plain["rule"]) if plain["rule"] else None)
 
 
-def obey() -> None:
-    """Let this process end as soon as the sweep that started it, if one has, is no more.
+def end_with_sweep() -> None:
+    """End this process as soon as the sweep that started it, if one has, is no more.
 
     Nothing is lost: a training that is killed goes on from its last checkpoint.
     """

@@ -1,4 +1,4 @@
-"""What a finished sweep says: the best trial, what can't be told from it, its test accuracy."""
+"""What a finished sweep says: the best trial, what ties with it, its test accuracy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SweepFinished:
     best_parameters: dict[str, Any] | None
     best_objective: float | None
     best_run_dirs: list[str]
-    tied: list[int]  # the others that a paired test can't tell from the lowest objective
+    tied: list[int]  # the others that tie with the lowest objective in a paired test
     trials: int
     complete: int
     pruned: int
@@ -76,14 +76,14 @@ def conclude(
         DataError: the test set can't be had.
 
     """
-    ranking = ranked(search, trials)
+    ranking = rank_trials(search, trials)
     counts = {
         state: sum(trial.state == state for trial in trials.values())
         for state in ("complete", "pruned", "diverged", "failed")
     }
     best, tied, accuracy, interval = None, [], None, None
     if ranking:
-        equals = [ranking[0], *undecided(sweep, search, ranking)]
+        equals = [ranking[0], *tied_with_first(sweep, search, ranking)]
         # min keeps to the first: among equals in size the lowest objective wins
         best = min(equals, key=lambda trial: trial.network or 0)
         tied = sorted(trial.trial for trial in equals if trial is not best)
@@ -107,7 +107,7 @@ def conclude(
     return finished
 
 
-def check(finished: SweepFinished, trials: Mapping[int, Trial]) -> None:
+def check_any_complete(finished: SweepFinished, trials: Mapping[int, Trial]) -> None:
     """Raise what a sweep without a complete trial ends with."""
     if finished.complete:
         return
@@ -116,11 +116,11 @@ def check(finished: SweepFinished, trials: Mapping[int, Trial]) -> None:
             "every trial diverged\ntry smaller learning rates, or training.clip_norm in `set`"
         )
     first = next((trial.error for trial in trials.values() if trial.error), "")
-    told = f"; the first failed with:\n{printable(first.splitlines()[0])}" if first else ""
-    raise SystemFailure(f"no trial is complete{told}")
+    reason = f"; the first failed with:\n{printable(first.splitlines()[0])}" if first else ""
+    raise SystemFailure(f"no trial is complete{reason}")
 
 
-def ranked(search: Search, trials: Mapping[int, Trial]) -> list[Trial]:
+def rank_trials(search: Search, trials: Mapping[int, Trial]) -> list[Trial]:
     """Return the complete trials, best first; the smaller network first where they are equal."""
     complete = [trial for trial in trials.values() if trial.state == "complete"]
 
@@ -131,8 +131,8 @@ def ranked(search: Search, trials: Mapping[int, Trial]) -> list[Trial]:
     return sorted(complete, key=key)
 
 
-def undecided(sweep: SweepFolder, search: Search, ranking: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that a paired t test on the validation images can't tell from the first.
+def tied_with_first(sweep: SweepFolder, search: Search, ranking: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that tie with the first in a paired t test on the validation images.
 
     With several seeds, an image counts with its mean over them. Objectives that are no mean over
     images can only be equal.

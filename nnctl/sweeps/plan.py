@@ -41,8 +41,8 @@ class Trial:
         return self.state != "running"
 
 
-def ready(search: Search, k: int, trials: Mapping[int, Trial]) -> bool:
-    """Return whether all is known that trial `k` depends on: trials 0..k-parallel."""
+def can_be_planned(search: Search, k: int, trials: Mapping[int, Trial]) -> bool:
+    """Return whether everything that trial `k` depends on is over: trials 0..k-parallel."""
     last = k - search.parallel
     return not search.in_order or all(trials[j].over for j in range(last + 1))
 
@@ -59,7 +59,7 @@ def values(search: Search, k: int, trials: Mapping[int, Trial]) -> dict[str, Any
         return {key: parameter.sample(rng) for key, parameter in search.space.items()}
     from nnctl.sweeps.bayes import suggest
 
-    return suggest(search, k, known(search, k, trials))
+    return suggest(search, k, trials_seen_by(search, k, trials))
 
 
 def grid_point(search: Search, k: int) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def grid_point(search: Search, k: int) -> dict[str, Any]:
     return {key: point[key] for key in search.space}
 
 
-def known(search: Search, k: int, trials: Mapping[int, Trial]) -> Sequence[Trial]:
+def trials_seen_by(search: Search, k: int, trials: Mapping[int, Trial]) -> Sequence[Trial]:
     """Return trials 0..k-1 as trial `k` sees them: the last `parallel` - 1 are under way."""
     last = k - search.parallel
     return [
@@ -81,19 +81,19 @@ def known(search: Search, k: int, trials: Mapping[int, Trial]) -> Sequence[Trial
     ]
 
 
-def limit(search: Search, k: int, trials: Mapping[int, Trial]) -> float | None:
-    """Return the median that trial `k` must not be worse than early on; None: it is let be.
+def pruning_limit(search: Search, k: int, trials: Mapping[int, Trial]) -> float | None:
+    """Return the median that trial `k` must not be worse than early on; None: it is not pruned.
 
     Over the earlier trials at the same epoch, as `Search.loss` counts: lower is better.
     """
     if search.prune_after is None:
         return None
-    early = [trial.early for trial in known(search, k, trials) if trial.early is not None]
+    early = [trial.early for trial in trials_seen_by(search, k, trials) if trial.early is not None]
     if len(early) < PRUNE_FROM:
         return None
     return median(map(search.loss, early))
 
 
-def bad(trial: Trial) -> bool:
-    """Return whether a trial came to nothing, which the search is told as the worst value."""
+def is_failure(trial: Trial) -> bool:
+    """Return whether a trial has no result, which counts as the worst value."""
     return trial.state in ("diverged", "failed") or not math.isfinite(trial.objective or 0.0)

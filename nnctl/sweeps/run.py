@@ -1,4 +1,4 @@
-"""The scheduler: keeps so many trials under way, writes down what comes of them, tells it.
+"""The scheduler: keeps trials under way, writes down and reports what comes of them.
 
     for event in run(sweep, search, executor):
         ...  # draw, print; stop iterating to end
@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 
 from nnctl.errors import DataError, RunError, SystemFailure, printable
 from nnctl.runs.folder import read_manifest
-from nnctl.sweeps.executors import KILLS, Ended, Executor, killed, words
+from nnctl.sweeps.executors import MAX_KILLS, Executor, TrainingEnded, error_text, was_killed
 from nnctl.sweeps.folder import SweepFolder, read_trials, write_trial
-from nnctl.sweeps.orders import Rule
-from nnctl.sweeps.plan import Trial, limit, ready, values
+from nnctl.sweeps.orders import PruningRule
+from nnctl.sweeps.plan import Trial, can_be_planned, pruning_limit, values
 from nnctl.sweeps.settings import Search
-from nnctl.sweeps.training import Result, Training, result
+from nnctl.sweeps.training import Result, Training, read_result
+from nnctl.training.events import Notice
 
 TICK = 0.5  # seconds between two ticks where nothing ends
 
@@ -39,13 +40,6 @@ class TrialFinished:
     """Nothing of a trial is left to do."""
 
     trial: Trial
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something went on otherwise than one would think."""
-
-    message: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class _Scheduler:
         while len(self.under_way) < self.search.parallel and self.next < self.search.trials:
             k = self.next
             if k not in self.trials:
-                if not ready(self.search, k, self.trials):
+                if not can_be_planned(self.search, k, self.trials):
                     return
                 self._write(Trial(trial=k, parameters=values(self.search, k, self.trials)))
             self.next += 1
@@ -103,15 +97,15 @@ class _Scheduler:
             yield TrialStarted(self.trials[k])
             yield from self._go_on(k)
 
-    def take(self, ended: Ended) -> Iterator[Event]:
+    def take(self, ended: TrainingEnded) -> Iterator[Event]:
         """Note that a training has ended, and go on with its trial."""
         k = ended.training.trial
-        done = result(self.search, ended.training)
+        done = read_result(self.search, ended.training)
         if done is not None:
             self._check_data(ended.training, ended.where)
             self.results[k].append(done)
             yield from self._go_on(k)
-        elif killed(ended.code) and self.kills[k] < KILLS:
+        elif was_killed(ended.code) and self.kills[k] < MAX_KILLS:
             self.kills[k] += 1
             yield Notice(f"trial {k}: its training was killed; it goes on from its last checkpoint")
             self.executor.submit(ended.training)
@@ -124,7 +118,8 @@ class _Scheduler:
         seeds = self.search.training_seeds()
         while len(results) < len(seeds) and all(r.state == "complete" for r in results):
             training = self._training(k, seeds[len(results)])
-            done = result(self.search, training)  # it may have ended before the sweep was killed
+            # It may have ended before the sweep was killed.
+            done = read_result(self.search, training)
             if done is None:
                 self.executor.submit(training)
                 return
@@ -133,12 +128,12 @@ class _Scheduler:
         yield self._finish(k)
 
     def _training(self, k: int, seed: int) -> Training:
-        bound = limit(self.search, k, self.trials)
+        limit = pruning_limit(self.search, k, self.trials)
         rule = None
-        if bound is not None and seed == self.search.seed:
+        if limit is not None and seed == self.search.seed:
             assert self.search.prune_after is not None
-            rule = Rule(
-                self.search.prune_after, self.search.objective, self.search.maximised, bound
+            rule = PruningRule(
+                self.search.prune_after, self.search.objective, self.search.maximised, limit
             )
         return Training(
             trial=k,
@@ -168,20 +163,20 @@ class _Scheduler:
             )
         )
 
-    def _failed(self, ended: Ended) -> Iterator[Event]:
+    def _failed(self, ended: TrainingEnded) -> Iterator[Event]:
         """Note a training that came to nothing; end the sweep if that is not the trial's fault."""
         k, code = ended.training.trial, ended.code
         where = f" on {ended.where}" if ended.where else ""
-        told = words(ended.message) or f"it ended with {code}"
+        reason = error_text(ended.message) or f"it ended with {code}"
         before = self.trials[k]
-        message = f"trial {k}{where}: {told}"
+        message = f"trial {k}{where}: {reason}"
         if code == DataError.exit_code:
             raise DataError(message)
         # A full disk would fail all trials that are left. Tried again by hand, it may be the trial.
         if code == SystemFailure.exit_code and before.error is None:
-            self._write(replace(before, error=told))
+            self._write(replace(before, error=reason))
             raise SystemFailure(f"{message}\nif that happens again, the trial counts as failed")
-        yield self._end(replace(before, state="failed", error=told))
+        yield self._end(replace(before, state="failed", error=reason))
 
     def _end(self, trial: Trial) -> TrialFinished:
         self.under_way.discard(trial.trial)

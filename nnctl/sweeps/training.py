@@ -10,7 +10,7 @@ import msgspec
 
 from nnctl.runs.folder import RunFolder, read_metrics, read_summary
 from nnctl.sweeps.folder import SweepFolder
-from nnctl.sweeps.orders import Rule
+from nnctl.sweeps.orders import PruningRule
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.settings import Search
 from nnctl.training.events import RunFinished
@@ -25,7 +25,7 @@ class Training:
     run: RunFolder
     config: Path
     overrides: tuple[tuple[str, str], ...]
-    rule: Rule | None
+    rule: PruningRule | None
 
     def arguments(self) -> list[str]:
         """Return the arguments of `nnctl` that begin the training, or go on with it."""
@@ -58,7 +58,7 @@ class Result:
     seconds: float
 
 
-def result(search: Search, training: Training) -> Result | None:
+def read_result(search: Search, training: Training) -> Result | None:
     """Return what came of a training; None if it has not come to its end.
 
     Raises:
@@ -75,16 +75,16 @@ def result(search: Search, training: Training) -> Result | None:
     state: Literal["complete", "pruned", "diverged"]
     if summary.status == "interrupted":
         rule = training.rule
-        if not (rule and rows and summary.epochs == len(rows) and rule.gives_up(rows[-1])):
+        if not (rule and rows and summary.epochs == len(rows) and rule.prunes(rows[-1])):
             return None
         state = "pruned"
     else:
         state = "diverged" if summary.status == "diverged" else "complete"
-    objective = number(summary, search.objective) if state == "complete" else None
+    objective = figure_of(summary, search.objective) if state == "complete" else None
     return Result(state, objective, early, summary.parameters, summary.seconds)
 
 
-def number(summary: RunFinished, field: str) -> float | None:
+def figure_of(summary: RunFinished, field: str) -> float | None:
     """Return a numeric field of a run's summary by its dotted name."""
     value: Any = msgspec.to_builtins(summary)
     for name in field.split("."):
@@ -92,7 +92,7 @@ def number(summary: RunFinished, field: str) -> float | None:
     return None if value is None else float(value)
 
 
-def so_far(search: Search, sweep: SweepFolder, trial: Trial) -> tuple[str, float | None]:
+def progress_of(search: Search, sweep: SweepFolder, trial: Trial) -> tuple[str, float | None]:
     """Return how far a trial under way has come, and its objective there.
 
     That is the epoch, behind the number of the training where there are several: `2:5`.

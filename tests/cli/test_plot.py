@@ -14,7 +14,6 @@ from nnctl.cli.group import cli, run
 from nnctl.display import region
 from nnctl.display.curves import step_rows
 from nnctl.display.plot import smoothed
-from nnctl.runs.folder import RunFolder
 from nnctl.runs.lock import owned
 
 Text = pytest.CaptureFixture[str]
@@ -176,7 +175,7 @@ def test_run_without_an_epoch_is_told(runs_dir: Path, capfd: Text) -> None:
         assert run(["plot", "wide-001", *follow]) == 5
         assert capfd.readouterr().err.endswith("no epoch is finished; the run has ended\n")
     (runs_dir / "wide-001" / "summary.json").unlink()
-    with owned(RunFolder(runs_dir / "wide-001")):
+    with owned(runs_dir / "wide-001"):
         assert run(["plot", "wide-001"]) == 5
     assert capfd.readouterr().err.endswith("no epoch is finished yet\n--follow waits for one\n")
 
@@ -206,7 +205,7 @@ def test_follow_draws_until_the_run_is_over(
     monkeypatch.setattr(region, "can_redraw", lambda stream: True)
     monkeypatch.setattr(region, "Region", Recorder)
     monkeypatch.setattr(region, "sleep", train_on)
-    with owned(RunFolder(folder)):
+    with owned(folder):
         plot("wide-001", "--follow")
     assert drawn == ["0 epochs", "1 epochs", "2 epochs", "3 epochs", "3 epochs"]
 
@@ -224,7 +223,7 @@ def test_follow_prints_the_end_once_where_nothing_can_be_redrawn(
     summary.unlink()
     finish: Callable[[float], object] = lambda seconds: summary.write_bytes(content)  # noqa: E731
     monkeypatch.setattr(region, "sleep", finish)
-    with owned(RunFolder(runs_dir / "wide-001")):
+    with owned(runs_dir / "wide-001"):
         followed = plot("wide-001", "--follow")
     assert followed == plot("wide-001")
 
@@ -236,7 +235,7 @@ def test_follow_ends_when_the_run_is_killed_and_says_how_to_go_on(
     expected = plot("wide-001")
     looks = []
     with ExitStack() as owner:
-        owner.enter_context(owned(RunFolder(runs_dir / "wide-001")))
+        owner.enter_context(owned(runs_dir / "wide-001"))
 
         def be_killed(seconds: float) -> None:
             owner.close()  # the lock goes with the process

@@ -18,7 +18,7 @@ from nnctl.runs import recorder
 from nnctl.runs.checkpoint import load
 from nnctl.runs.folder import RunFolder, append_row, read_steps
 from nnctl.runs.lock import new_run
-from nnctl.runs.resume import read_resumed_run
+from nnctl.runs.resume import resume_point
 from nnctl.training.events import (
     TIMINGS,
     EpochFinished,
@@ -42,7 +42,7 @@ def train(
     run = RunFolder(folder)
     events: list[Event] = []
     with ExitStack() as stack:
-        before = read_resumed_run(run, ()) if run.config.exists() else None
+        before = resume_point(run, ()) if run.config.exists() else None
         if before is None:
             stack.enter_context(new_run(folder, folder.parent, settings.name))
         for event in recorder.train(
@@ -306,7 +306,7 @@ def test_divergence_keeps_the_last_finite_checkpoint_and_says_where(
         assert len(rows(run.path)) == snapshot.progress.epoch
         assert all(np.isfinite(array).all() for array in snapshot.parameters.values())
     with pytest.raises(Diverged, match="it would do so again") as again:
-        assert read_resumed_run(run, ()).summary
+        assert resume_point(run, ()).summary
     assert ("checkpoint is kept" in str(again.value)) == run.last.exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nnctl.sweeps.plan import Trial, known, limit, ready, values
+from nnctl.sweeps.plan import Trial, can_be_planned, pruning_limit, trials_seen_by, values
 from nnctl.sweeps.settings import Search, load_search
 
 SPACE = (
@@ -43,7 +43,7 @@ def simulate(found: Search, rng: random.Random) -> dict[int, Trial]:
         under_way = [k for k, trial in trials.items() if not trial.over]
         k = len(trials)
         startable = k < found.trials and len(under_way) < found.parallel
-        if startable and ready(found, k, trials) and rng.random() < 0.7:
+        if startable and can_be_planned(found, k, trials) and rng.random() < 0.7:
             trials[k] = Trial(trial=k, parameters=values(found, k, trials))
         elif under_way:
             k = rng.choice(under_way)
@@ -90,7 +90,7 @@ def test_bayesian_search_learns_from_its_trials(tmp_path: Path) -> None:
 def test_trials_under_way_are_known_without_their_results(tmp_path: Path) -> None:
     found = search(tmp_path, method="random", trials=6, parallel=3)
     trials = {k: outcome(k, values(found, k, {})) for k in range(5)}
-    seen = known(found, 5, trials)
+    seen = trials_seen_by(found, 5, trials)
     assert [trial.over for trial in seen] == [True, True, True, False, False]
     assert [trial.parameters for trial in seen] == [trials[k].parameters for k in range(5)]
 
@@ -99,8 +99,8 @@ def test_trial_waits_for_those_it_depends_on_alone(tmp_path: Path) -> None:
     bayes = search(tmp_path, method="bayes", trials=6, parallel=3)
     over = {k: outcome(k, values(bayes, 0, {})) for k in range(5)}
     waiting = over | {1: Trial(trial=1, parameters=over[1].parameters)}
-    assert [ready(bayes, 3, waiting), ready(bayes, 4, waiting)] == [True, False]
-    assert ready(search(tmp_path, method="random", parallel=3), 5, waiting)
+    assert [can_be_planned(bayes, 3, waiting), can_be_planned(bayes, 4, waiting)] == [True, False]
+    assert can_be_planned(search(tmp_path, method="random", parallel=3), 5, waiting)
 
 
 def test_trial_is_pruned_by_the_median_of_earlier_ones(tmp_path: Path) -> None:
@@ -112,13 +112,13 @@ def test_trial_is_pruned_by_the_median_of_earlier_ones(tmp_path: Path) -> None:
     }
     space = "  optimizer.learning_rate: [0.1, 1]\n"
     lower = search(tmp_path, space, prune={"after": 1}, parallel=2)
-    assert limit(lower, 5, trials) is None  # only trials 0..3 are known
-    assert limit(lower, 6, trials) == 3.0  # of 5 1 3 2 4
+    assert pruning_limit(lower, 5, trials) is None  # only trials 0..3 are known
+    assert pruning_limit(lower, 6, trials) == 3.0  # of 5 1 3 2 4
     higher = search(
         tmp_path, space, prune={"after": 1}, parallel=2, objective="validation_accuracy"
     )
-    assert limit(higher, 6, trials) == -3.0
-    assert limit(search(tmp_path, space), 6, trials) is None
+    assert pruning_limit(higher, 6, trials) == -3.0
+    assert pruning_limit(search(tmp_path, space), 6, trials) is None
 
 
 @pytest.mark.parametrize("state", ["diverged", "failed"])
