@@ -337,6 +337,21 @@ def test_snapshot_keeps_the_losses_of_the_best_epoch_and_of_the_last(
         assert snapshot.last_losses.mean() == pytest.approx(last.validation_loss, rel=1e-5)
 
 
+def test_snapshot_stays_as_it_is_while_training_goes_on(
+    tiny_settings: Make, tiny_data: DataSet
+) -> None:
+    with training(tiny_settings(), tiny_data) as trainer:
+        events = trainer.events()
+        next(events), next(events)
+        snapshot = trainer.snapshot()
+        weights = {name: array.copy() for name, array in snapshot.parameters.items()}
+        list(events)
+        progress = snapshot.progress
+        assert (progress.step, len(progress.recent_losses), progress.history) == (1, 1, [])
+        for name, array in snapshot.parameters.items():
+            np.testing.assert_array_equal(array, weights[name])
+
+
 def test_without_validation_the_test_set_is_monitored_and_chooses_nothing(
     tiny_settings: Make, tiny_data: DataSet
 ) -> None:
