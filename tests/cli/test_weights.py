@@ -55,17 +55,28 @@ def test_weights_of_a_run_are_its_checkpoints(runs_dir: Path, capsys: Capture) -
     assert layers[1]["weight"] is None
 
 
-def test_activations_are_those_of_trace(runs_dir: Path, capsys: Capture) -> None:
-    layers = found(capsys, "wide-001")["layers"]
-    assert run(["trace", "--run", "wide-001", "--json"]) == 0
+DROPOUT = [
+    *("-c", "quickstart", "--set", "data.augment={shift: 2}", *OFFLINE),
+    *("--set", "network=[{affine: 20}, sigmoid, {dropout: 0.5}, {affine: 10}]"),
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(["wide-001"], ["--run", "wide-001"]), (DROPOUT, DROPOUT)]
+)
+def test_activations_are_those_of_trace(
+    runs_dir: Path, capsys: Capture, ours: list[str], theirs: list[str]
+) -> None:
+    layers = found(capsys, *ours)["layers"]
+    assert run(["trace", *theirs, "--json"]) == 0
     traced = json.loads(capsys.readouterr().out)["layers"]
-    for ours, theirs in zip(layers, traced, strict=True):
-        assert ours["activation"]["mean"] == theirs["activation_mean"]
-        assert ours["activation"]["std"] == theirs["activation_std"]
-        halves = np.reshape(ours["activation"]["histogram"], (10, 2)).sum(axis=1).tolist()
-        assert halves == theirs["activation_histogram"]
+    for layer, expected in zip(layers, traced, strict=True):
+        assert layer["activation"]["mean"] == expected["activation_mean"]
+        assert layer["activation"]["std"] == expected["activation_std"]
+        halves = np.reshape(layer["activation"]["histogram"], (10, 2)).sum(axis=1).tolist()
+        assert halves == expected["activation_histogram"]
         for key in ("zero_fraction", "saturated_fraction", "dead_units"):
-            assert ours[key] == theirs[key]
+            assert layer[key] == expected[key]
 
 
 def test_initializers_can_be_told_apart_before_training(capsys: Capture) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from nnctl.cli.group import run
 from nnctl.config import load_settings
@@ -220,6 +221,16 @@ def test_report_of_several_runs_says_what_compare_says(
         assert "\n".join(re.split(" {2,}", line.strip())) in re.sub("\n+", "\n", page.text)
 
 
+def test_report_of_several_runs_shows_each_ones_figures(runs_dir: Path, capsys: Capture) -> None:
+    text = report("b-001", "a-001").text
+    for name in ("a-001", "b-001"):
+        found = evaluation(capsys, name)
+        _, own = text.split(f"\n{name}\n784 pixels")
+        shown = f"accuracy\n{found['accuracy']:.2%}\n\nof 2,000 test images, best checkpoint"
+        assert own.index(shown) < 200
+        assert f"seed\n{'ab'.index(name[0])}\n" in own[: own.find("784 pixels") % len(own)]
+
+
 def test_report_of_several_runs_links_to_each(runs_dir: Path) -> None:
     page = report("a-001", "b-001")
     ids = [value for tag, name, value in page.attributes() if name == "id"]
@@ -290,6 +301,13 @@ def test_report_pictures_are_the_mistakes_and_the_weights(runs_dir: Path) -> Non
     for index, picture in zip(indices, mistakes, strict=True):
         assert np.array_equal(np.array(picture).ravel(), test.images[index])
     assert weights.size == (10 * 29 - 1, 3 * 29 - 1)
+    file = runs_dir / "a-001" / "checkpoints" / "best.safetensors"
+    sizes = np.abs(load_file(file)["0.affine.weight"])
+    opacity = np.array(weights.convert("RGBA"))[:, :, 3]
+    for unit in (0, 13, 29):
+        y, x = 29 * (unit // 10), 29 * (unit % 10)
+        drawn = opacity[y : y + 28, x : x + 28].ravel()
+        assert np.corrcoef(drawn, sizes[:, unit])[0, 1] > 0.95
 
 
 def test_report_is_small_enough_to_send(runs_dir: Path) -> None:
