@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -25,7 +25,11 @@ from nnctl.cli.requirements import Requirement, check, fields_of, require_option
 from nnctl.errors import OUT_OF_MEMORY, RunError, SystemFailure, UsageError, printable
 
 if TYPE_CHECKING:
-    from nnctl.datasets import Source
+    from nnctl.config import Settings
+    from nnctl.datasets import DataSet, Source
+    from nnctl.runs.folder import RunFolder
+    from nnctl.runs.resume import ResumePoint
+    from nnctl.training.events import RunFinished
 
 
 def _fields() -> dict[str, Sequence[str]]:
@@ -111,19 +115,12 @@ def command(
 
     from nnctl.cli.loading import find_run, initial_weights, open_data, read_settings
     from nnctl.config import warnings
-    from nnctl.display.output import note, warn
-    from nnctl.display.training import print_plan, print_summary, reporter
-    from nnctl.runs.lock import check_free, new_run, owned, point_latest
-    from nnctl.runs.recorder import train
-    from nnctl.runs.resume import check_same_data, restore, resume_point
-    from nnctl.sweeps.orders import orders
+    from nnctl.display.output import warn
+    from nnctl.runs.lock import check_free, new_run, owned
+    from nnctl.runs.resume import check_same_data, resume_point
     from nnctl.training.engine import split_data
-    from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
-    from nnctl.training.examination import examine
     from nnctl.training.threads import requested
-    from nnctl.training.trainer import Trainer
 
-    rule, pruned = orders().rule, False
     with ExitStack() as stack:
         before = None
         if resume is not None:
@@ -137,22 +134,10 @@ def command(
             run = find_run(resume, runs_dir)
             stack.enter_context(owned(run.path))
             before = resume_point(run, overrides)
-            if not tested and "test" in before.parts:
-                raise UsageError("--no-test: the run was begun with its test set")
+            _check_resume(before, tested=tested, finish=finish)
             settings = before.settings
-            if finish and before.epochs == 0:
-                raise RunError(
-                    f"{printable(run)}: --finish measures the best epoch, but none is finished\n"
-                    f"go on with: {run.resume_command()}"
-                )
             if summary := before.summary:
-                if summary.epochs < settings.training.epochs:
-                    note(
-                        f"{printable(run)} stopped early, after {summary.epochs} epochs: there is "
-                        "nothing left to train"
-                    )
-                monitored = settings.data.monitored
-                print_summary(run, summary, monitored, as_json=as_json, quiet=quiet)
+                _print_end_again(before, summary, as_json=as_json, quiet=quiet)
                 check(requirements, msgspec.to_builtins(summary))
                 return
         elif config is not None:
@@ -167,7 +152,7 @@ def command(
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
         parts = before.parts if before else ("train", "test") if tested else ("train",)
-        data = open_data(settings, source, quiet=quiet, parts=parts, resumed=before is not None)
+        data = open_data(settings, source, quiet=quiet, parts=parts)
         if before is not None:
             check_same_data(before, data)
         else:
@@ -176,12 +161,7 @@ def command(
         weights = None if origin is None else initial_weights(origin, runs_dir, settings, data)
         threads = threads or (before.threads if before else requested())
         if check_only:
-            with closing(Trainer(settings, data, threads)) as trainer:
-                if before is not None:
-                    restore(trainer, before)
-                if as_json or not quiet:
-                    findings = examine(settings, data).findings if before is None else ()
-                    print_plan(trainer.plan(), findings, as_json=as_json)
+            _check_and_plan(settings, data, threads, before, as_json=as_json, quiet=quiet)
             return
         if overwrite:
             split_data(settings, data)  # raises before the old run is given up what it would after
@@ -191,44 +171,125 @@ def command(
             run = stack.enter_context(
                 new_run(run_dir, runs_dir, settings.name, overwrite=overwrite)
             )
-        event: Event | None = None
         resume_command = run.resume_command(_where_data_lie(context))
-
-        def stop() -> bool:
-            return pruned or request.number is not None
-
-        try:
-            show = reporter(run, as_json=as_json, quiet=quiet)
-            for event in train(
-                settings,
-                data,
-                run,
-                threads=threads,
-                before=before,
-                weights=weights,
-                ending=finish,
-                stop=stop,
-            ):
-                if rule and isinstance(event, EpochFinished):
-                    pruned = event.epoch < settings.training.epochs and rule.prunes(asdict(event))
-                if isinstance(event, RunStarted):
-                    point_latest(runs_dir, run)
-                show(event)
-        except signals.Ended:  # a second signal, or the first took too long to answer
-            _print_resume_command(resume_command)
-            raise
-        except (SystemFailure, MemoryError) as error:
-            # Before it has a config there is no run yet; after its end only a result is lost.
-            if run.config.exists() and not isinstance(event, RunFinished):
-                what = OUT_OF_MEMORY if isinstance(error, MemoryError) else error
-                raise SystemFailure(f"{what}\ngo on with: {resume_command}") from error
-            raise
-    assert isinstance(event, RunFinished)  # the last one always is
+        end = _train(
+            settings,
+            data,
+            run,
+            runs_dir,
+            request,
+            resume_command,
+            as_json=as_json,
+            quiet=quiet,
+            threads=threads,
+            before=before,
+            weights=weights,
+            ending=finish,
+        )
     if request.number is not None:
-        if event.status == "interrupted":
+        if end.status == "interrupted":
             _print_resume_command(resume_command)
         raise signals.Ended(request.number)
-    check(requirements, msgspec.to_builtins(event))
+    check(requirements, msgspec.to_builtins(end))
+
+
+def _check_resume(before: ResumePoint, *, tested: bool, finish: bool) -> None:
+    """Refuse options that do not fit the run that is resumed."""
+    if not tested and "test" in before.parts:
+        raise UsageError("--no-test: the run was begun with its test set")
+    if finish and before.epochs == 0:
+        raise RunError(
+            f"{printable(before.run)}: --finish measures the best epoch, but none is finished\n"
+            f"go on with: {before.run.resume_command()}"
+        )
+
+
+def _print_end_again(
+    before: ResumePoint, summary: RunFinished, *, as_json: bool, quiet: bool
+) -> None:
+    """Print the end of a run that has nothing left to do."""
+    from nnctl.display.output import note
+    from nnctl.display.training import print_summary
+
+    settings = before.settings
+    if summary.epochs < settings.training.epochs:
+        note(
+            f"{printable(before.run)} stopped early, after {summary.epochs} epochs: there is "
+            "nothing left to train"
+        )
+    print_summary(before.run, summary, settings.data.monitored, as_json=as_json, quiet=quiet)
+
+
+def _check_and_plan(
+    settings: Settings,
+    data: DataSet,
+    threads: int | None,
+    before: ResumePoint | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Do everything up to the first step, and print the plan; of a new run also what to expect."""
+    from nnctl.display.training import print_plan
+    from nnctl.runs.resume import restore
+    from nnctl.training.examination import examine
+    from nnctl.training.trainer import Trainer
+
+    with closing(Trainer(settings, data, threads)) as trainer:
+        if before is not None:
+            restore(trainer, before)
+        if as_json or not quiet:
+            findings = examine(settings, data).findings if before is None else ()
+            print_plan(trainer.plan(), findings, as_json=as_json)
+
+
+def _train(
+    settings: Settings,
+    data: DataSet,
+    run: RunFolder,
+    runs_dir: Path,
+    request: signals.Request,
+    resume_command: str,
+    *,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
+) -> RunFinished:
+    """Train in a run's folder as `nnctl.runs.recorder.train` does, and show what happens.
+
+    Where it ends before its end, `resume_command` is named.
+    """
+    from nnctl.display.training import reporter
+    from nnctl.runs.lock import point_latest
+    from nnctl.runs.recorder import train
+    from nnctl.sweeps.orders import orders
+    from nnctl.training.events import EpochFinished, Event, RunFinished, RunStarted
+
+    rule, pruned = orders().rule, False
+    event: Event | None = None
+
+    def stop() -> bool:
+        return pruned or request.number is not None
+
+    try:
+        show = reporter(run, as_json=as_json, quiet=quiet)
+        for event in train(settings, data, run, stop=stop, **how):
+            if rule and isinstance(event, EpochFinished):
+                pruned = event.epoch < settings.training.epochs and rule.prunes(asdict(event))
+            if isinstance(event, RunStarted):
+                point_latest(runs_dir, run)
+            show(event)
+    except signals.Ended:  # a second signal, or the first took too long to answer
+        _print_resume_command(resume_command)
+        raise
+    except (SystemFailure, MemoryError) as error:
+        # Before it has a config there is no run yet; after its end only a result is lost.
+        if run.config.exists() and not isinstance(event, RunFinished):
+            what = OUT_OF_MEMORY if isinstance(error, MemoryError) else error
+            raise SystemFailure(f"{what}\ngo on with: {resume_command}") from error
+        raise
+    assert isinstance(event, RunFinished)  # the last one always is
+    return event
 
 
 def _where_data_lie(context: click.Context) -> list[str]:
