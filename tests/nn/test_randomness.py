@@ -45,6 +45,7 @@ def test_concerns_keep_the_numbers_that_seeds_rely_on() -> None:
         "DROPOUT": 3,
         "SAMPLE": 4,
         "AUGMENTATION": 5,
+        "SWEEP": 6,
     }
 
 

@@ -78,7 +78,9 @@ def test_what_takes_long_is_seen_in_its_phase(
     monkeypatch.setattr(owner, method, slow)
     settings = tiny_settings(data={"augment": {"shift": 1}})
     result = benchmark(settings, tiny_data, threads)
-    assert asdict(result.phases)[phase] > 0.5 * result.step_seconds
+    phases = asdict(result.phases)
+    del phases["rest"]  # the caller waits for a worker that is as slow
+    assert max(phases, key=lambda name: phases[name]) == phase
     assert result.step_seconds > 0.002
 
 
@@ -95,7 +97,8 @@ def test_waiting_for_another_process_is_in_the_rest(
     monkeypatch.setattr(SharedStep, "multiply", late)
     monkeypatch.setattr(process_group, "BLOCK", math.inf)  # never without the other one
     result = benchmark(tiny_settings(), tiny_data, threads=2)
-    assert result.phases.rest > 0.5 * result.step_seconds
+    phases = asdict(result.phases)
+    assert max(phases, key=lambda name: phases[name]) == "rest"
 
 
 def test_bare_products_are_those_of_the_largest_share(
