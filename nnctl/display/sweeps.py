@@ -131,4 +131,6 @@ def shown(value: Any) -> str:
     """Return a parameter's value as people read it."""
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict) and value.keys() == {"kind"}:
+        value = value["kind"]
     return printable(as_override(value).replace('"', ""))

@@ -161,11 +161,9 @@ def columns(
 def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished) -> RenderableType:
     """Return the end of a sweep: the best trials, each parameter's part in it, the winner."""
     ranking = rank_trials(search, trials)
-    head = ", ".join([f"{outcome.trials} trials: {counts(trials.values())[0]}"])
-    rest = counts(trials.values())[1:]
-    parts: list[RenderableType] = [
-        Text(", ".join([head, *rest]) + f"; {duration(outcome.seconds)} of training", style="bold")
-    ]
+    ends = ", ".join(counts(trials.values()))
+    head = f"{outcome.trials} trials: {ends}; {duration(outcome.seconds)} of training"
+    parts: list[RenderableType] = [Text(head, style="bold")]
     if ranking:
         marks = dict.fromkeys(outcome.tied, "tied") | {outcome.best or 0: "winner"}
         parts += ["", Shrinking(columns(search, ranking[:MOST], marks))]

@@ -26,6 +26,7 @@ from nnctl.config import (
 from nnctl.config.names import RunNameSchema
 from nnctl.config.schema import JsonSchema, OptionalSchema, Schema, TextSchema, mapping_schema
 from nnctl.config.yaml_tree import (
+    Place,
     Problems,
     SourceText,
     YamlNode,
@@ -259,9 +260,8 @@ def load_search(file: str | None, options: Mapping[str, Any], varied: Mapping[st
     given = {**root.value}
     for key, value in options.items():
         if key == "set":
-            before = given["set"].value if "set" in given else {}
-            value = {**before, **{k: _written(f"--set {k}", t, k) for k, t in value.items()}}
-            given["set"] = YamlNode(value, "set", root.place, root.place)
+            typed = {k: _written(f"--set {k}", text, k) for k, text in value.items()}
+            given["set"] = _joined(given, "set", typed, root.place)
         else:
             label = f"--{key}"
             source = SourceText(label, str(value), is_override=True)
@@ -270,14 +270,22 @@ def load_search(file: str | None, options: Mapping[str, Any], varied: Mapping[st
                 folder = Path()
     if varied:
         found = {key: _varied(key, text, problems) for key, text in varied.items()}
-        before = given["parameters"].value if "parameters" in given else {}
-        value = {**(before if isinstance(before, dict) else {}), **found}
-        given["parameters"] = YamlNode(value, "parameters", root.place, root.place)
+        given["parameters"] = _joined(given, "parameters", found, root.place)
     _name_what_is_meant(given, problems)
     schema = mapping_schema(SweepSettings)
     full = schema.validate_entries("the sweep", root, given, problems)
     problems.check()
     return _Checked(full, folder, file).search()
+
+
+def _joined(
+    given: Mapping[str, YamlNode], key: str, typed: dict[str, YamlNode], place: Place
+) -> YamlNode:
+    """Return the mapping at `key` with what was typed; what is no mapping stays, to be reported."""
+    before = given.get(key, YamlNode({}, key, place, place))
+    if not isinstance(before.value, dict):
+        return before
+    return replace(before, value=before.value | typed)
 
 
 def _written(label: str, text: str, path: str) -> YamlNode:

@@ -110,6 +110,7 @@ COMMANDS = {
     "learn": ["learn", "--step", "3"],
     "bench": ["bench", "-c", "CONFIG"],
     "runs": ["runs", "verify", "latest"],
+    "sweep": ["sweep", "-c", "CONFIG", "--vary", "optimizer.learning_rate=0.1,0.2"],
     "plot": ["plot", "latest", "--follow"],
     "config": ["config", "show", "-c", "CONFIG"],
     "data": ["data", "verify", "mnist-sample"],
