@@ -7,7 +7,9 @@ curves `c0`..`c7` (colour) with `d0`..`d3` (dash), so that no colour is needed t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
+from nnctl.display.canvas import Place
 from nnctl.display.charts import Chart, Series, lines
 from nnctl.display.markup import Markup, element, joined
 
@@ -88,8 +90,19 @@ def _curve(places: Sequence[tuple[float, float]], index: int) -> Markup:
     if len(places) == 1:  # a line of one point is not to be seen
         ((x, y),) = places
         return element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=3, class_=_classes(index))
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in _thinned(places))
     return element("polyline", points=points, class_=_classes(index))
+
+
+def _thinned(places: Sequence[Place]) -> Sequence[Place]:
+    """Return the places; where many share a pixel's column, its highest and lowest alone."""
+    if len(places) <= 2 * WIDTH:
+        return places
+    kept: list[Place] = []
+    for _, column in groupby(places, key=lambda place: round(place[0])):
+        by_height = sorted(column, key=lambda place: place[1])
+        kept += sorted({by_height[0], by_height[-1]})
+    return kept
 
 
 def _classes(index: int) -> str:

@@ -41,6 +41,20 @@ def test_svg_shows_a_lone_point_and_no_point() -> None:
     assert "no value" in drawing(Chart("loss", [Series("a", [])]))
 
 
+def test_svg_of_many_points_is_small_and_keeps_every_peak() -> None:
+    noise = np.random.default_rng(0).random(20_000)
+    noise[7777], noise[3333] = 2.0, -1.0
+    chart = Chart("loss", [Series("a", [*enumerate(noise.tolist())])])
+    assert len(drawing(chart)) < 20_000
+    ((*places,),) = curves(chart)
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    heights = [y for _, y in places]
+    left, right = places[0][0], places[-1][0]
+    for index, found in ((7777, min(heights)), (3333, max(heights))):
+        x = places[heights.index(found)][0]
+        assert (x - left) / (right - left) == pytest.approx(index / 20_000, abs=0.01)
+
+
 def test_svg_on_a_log_axis_is_even_in_powers_of_ten() -> None:
     chart = Chart("loss", [Series("a", [(1, 1.0), (2, 0.1), (3, 0.01), (4, 0.0)])], log_y=True)
     ((a, b, c),) = curves(chart)
