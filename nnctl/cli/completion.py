@@ -51,6 +51,37 @@ def _runs(context: click.Context) -> list[str]:
     return [LATEST, *(run.path.name for run in list_runs(Path(runs_dir)))]
 
 
+def _sweeps(context: click.Context) -> list[str]:
+    from nnctl.sweeps.folder import list_sweeps
+
+    sweeps_dir = context.params.get("sweeps_dir") or os.environ.get("NNCTL_SWEEPS_DIR") or "sweeps"
+    return list_sweeps(Path(sweeps_dir))
+
+
+def _datasets(context: click.Context) -> Iterable[str]:
+    from nnctl.datasets import CATALOGUE
+
+    return CATALOGUE
+
+
+def _presets(context: click.Context) -> Iterable[str]:
+    from nnctl.graph.presets import PRESETS
+
+    return PRESETS
+
+
+def _methods(context: click.Context) -> Iterable[str]:
+    from nnctl.sweeps.settings import METHODS
+
+    return METHODS
+
+
+def _objectives(context: click.Context) -> Iterable[str]:
+    from nnctl.sweeps.settings import OBJECTIVES
+
+    return OBJECTIVES
+
+
 def _keys(context: click.Context) -> list[str]:
     """Return the keys of the config that is named, or of quickstart, each with its =."""
     from nnctl.config import leaves, load_settings, to_dict
@@ -69,5 +100,10 @@ def _fields(context: click.Context) -> Sequence[str]:
 
 complete_config = completing(_configs, paths=True)
 complete_run = completing(_runs, paths=True)
+complete_sweep = completing(_sweeps, paths=True)
+complete_dataset = completing(_datasets, paths=True)
+complete_preset = completing(_presets)
+complete_method = completing(_methods)
+complete_objective = completing(_objectives)
 complete_key = completing(_keys)
 complete_field = completing(_fields)

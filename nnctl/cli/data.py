@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_config, complete_dataset
 from nnctl.cli.options import (
     F,
     IndexList,
@@ -18,28 +19,16 @@ from nnctl.cli.options import (
 from nnctl.errors import DataError, UsageError, printable
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from nnctl.datasets import Source
-
-
-def _complete(
-    context: click.Context, parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Complete the names of data sets; what has a separator is a path, for the shell."""
-    from click.shell_completion import CompletionItem
-
-    from nnctl.datasets import CATALOGUE
-    from nnctl.files import has_separator
-
-    if has_separator(incomplete):
-        return [CompletionItem(incomplete, type="dir")]
-    return [CompletionItem(name) for name in CATALOGUE if name.startswith(incomplete)]
 
 
 def _dataset_argument(default: str | None) -> Callable[[F], F]:
     return click.argument(
-        "name", metavar="[DATASET]", required=False, default=default, shell_complete=_complete
+        "name",
+        metavar="[DATASET]",
+        required=False,
+        default=default,
+        shell_complete=complete_dataset,
     )
 
 
@@ -155,6 +144,7 @@ def path(name: str, source: Source) -> None:
 @click.option(
     "--augment",
     metavar="CONFIG|YAML",
+    shell_complete=complete_config,
     help="Draw beside each image what training would see in its place: as a config says, or "
     "YAML such as '{shift: 2, rotate: 15}'.",
 )

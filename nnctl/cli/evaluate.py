@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nnctl.cli.completion import complete_run
+from nnctl.cli.completion import complete_dataset, complete_run
 from nnctl.cli.options import OutputFile, data_options, help_end, json_option, runs_dir_option
 from nnctl.cli.requirements import Requirement, check, require_option
 from nnctl.errors import UsageError
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dataset",
     metavar="NAME|PATH",
+    shell_complete=complete_dataset,
     help="Measure on this data set, or on a folder of your own pictures.",
 )
 @click.option(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import (
     OutputFile,
     help_end,
@@ -31,7 +32,9 @@ MISTAKES = 16  # that a page shows
         *(3, 4, 5),
     )
 )
-@click.argument("run", metavar="[RUN|FILE.safetensors]", default="latest")
+@click.argument(
+    "run", metavar="[RUN|FILE.safetensors]", default="latest", shell_complete=complete_run
+)
 @click.option(
     "--format",
     "kind",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_preset
 from nnctl.cli.options import help_end, json_option
 from nnctl.errors import UsageError
 
@@ -39,7 +40,7 @@ class _Command(click.Command):
         6,
     ),
 )
-@click.argument("expression", metavar="EXPR|PRESET")
+@click.argument("expression", metavar="EXPR|PRESET", shell_complete=complete_preset)
 @click.argument("assignments", metavar="[NAME=VALUE]...", nargs=-1)
 @json_option
 @click.option("--dot", "as_dot", is_flag=True, help="Print the graph for Graphviz: | dot -Tsvg.")

@@ -25,7 +25,7 @@ COMMANDS = {
     "export": "Write a trained network as ONNX, Python file or web page.",
     "gradcheck": "Compare backpropagation with numerical gradients.",
     "graph": "Draw the computational graph and the gradients of an expression.",
-    "weights": "Draw the weights of a layer, and how weights and activations spread.",
+    "weights": "Draw a layer's weights, and how weights and activations spread.",
     "trace": "Follow one mini-batch through the network, forward and back.",
     "data": "Download, verify, describe and locate data sets.",
     "config": "Show, describe, list and copy configs.",

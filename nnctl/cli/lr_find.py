@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nnctl.cli.loading import Experiment
 
 
-@click.command(epilog=help_end("nnctl lr-find --config two-layer --set optimizer=adam", 4, 6))
+@click.command(epilog=help_end("nnctl lr-find --config two-layer --set optimizer=adam", 4, 5, 6))
 @experiment_options
 @threads_option
 def command(experiment: Callable[[], Experiment], as_json: bool, threads: int | None) -> None:
@@ -21,7 +21,8 @@ def command(experiment: Callable[[], Experiment], as_json: bool, threads: int | 
 
     Trains three fresh networks, with the config's seed and the next two, for 200 steps each, while
     the learning rate grows from 0.00001 to 10. Drawn is the median of their smoothed batch losses.
-    The suggestion is a third of the rate at which it is lowest. Takes seconds and writes nothing.
+    The suggestion is a third of the rate at which it is lowest. Of a --run only the config counts.
+    Takes seconds and writes nothing.
 
     --json: name, dataset, seeds, batch_size, suggestion, lowest (learning_rate and loss there),
     points (learning_rate and loss at each step; null where it has exploded).

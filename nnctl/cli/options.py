@@ -22,10 +22,10 @@ EXIT_CODES = {
     0: "success",
     1: "the system failed: disk full, permission, closed pipe",
     2: "usage or configuration",
-    3: "a check failed: gradient mismatch, --require not met",
+    3: "a check failed, or --require is not met",
     4: "data missing, damaged or not downloadable",
     5: "run or checkpoint missing, damaged, exists already, in use",
-    6: "diverged; the last good checkpoint is kept",
+    6: "diverged; train keeps the last good checkpoint",
     130: "ended by a signal (129 SIGHUP, 130 SIGINT, 143 SIGTERM)",
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import help_end, json_option, runs_dir_option
 from nnctl.cli.requirements import Requirement, check, require_option
 from nnctl.errors import CheckFailed, DataError, printable
@@ -19,6 +20,7 @@ DARK_INK = {"auto": None, "yes": True, "no": False}
 @click.argument("files", metavar="FILE...|-", nargs=-1, required=True)
 @click.option(
     "--run",
+    shell_complete=complete_run,
     metavar="RUN",
     default="latest",
     show_default=True,

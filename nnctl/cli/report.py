@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import OutputFile, data_options, help_end, runs_dir_option
 from nnctl.errors import UsageError, printable
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
         5,
     )
 )
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option(
     "--output",
     metavar="FILE.html",

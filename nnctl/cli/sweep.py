@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nnctl.cli import signals
+from nnctl.cli.completion import (
+    complete_key,
+    complete_method,
+    complete_objective,
+    complete_sweep,
+)
 from nnctl.cli.options import (
     config_option,
     help_end,
@@ -38,6 +44,7 @@ nnctl sweep my-sweep.yaml"""
     "varied",
     metavar="KEY=SPACE",
     multiple=True,
+    shell_complete=complete_key,
     help="Vary a key of the config: A,B,C or [A, B, C], or {min: A, max: B} with `step: S` or "
     "`log: true`; repeatable.",
 )
@@ -46,11 +53,13 @@ nnctl sweep my-sweep.yaml"""
     "assignments",
     metavar="KEY=VALUE",
     multiple=True,
+    shell_complete=complete_key,
     help="Override a key of the config for every trial; repeatable.",
 )
 @click.option(
     "--method",
     metavar="WORD",
+    shell_complete=complete_method,
     help="grid, random or bayes (needs the extra [sweep]); default: grid where every parameter "
     "has a list or a step, else random.",
 )
@@ -61,6 +70,7 @@ nnctl sweep my-sweep.yaml"""
 @click.option(
     "--objective",
     metavar="FIELD",
+    shell_complete=complete_objective,
     help="A field of train's final JSON that does not read the test set; default validation_loss.",
 )
 @click.option(
@@ -70,7 +80,12 @@ nnctl sweep my-sweep.yaml"""
     help="Give up a trial that is worse than the median of earlier ones after this epoch.",
 )
 @click.option("--name", metavar="NAME", help="The sweep's name; default: the file's or config's.")
-@click.option("--resume", metavar="SWEEP", help="Go on with a sweep: its path or name.")
+@click.option(
+    "--resume",
+    metavar="SWEEP",
+    shell_complete=complete_sweep,
+    help="Go on with a sweep: its path or name.",
+)
 @click.option(
     "--sweeps-dir",
     metavar="DIR",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nnctl.cli.completion import complete_run
 from nnctl.cli.options import (
     IndexList,
     OutputFile,
@@ -34,7 +35,7 @@ IMAGES, LINES = 6, 32
         *(4, 5),
     )
 )
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=complete_run)
 @config_option
 @set_options
 @click.option(

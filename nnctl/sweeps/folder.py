@@ -107,12 +107,17 @@ def find_sweep(name: str, sweeps_dir: Path) -> SweepFolder:
     for path in paths:
         if SweepFolder(path).sweep.is_file():
             return SweepFolder(path)
-    there = sorted(sweeps_dir.iterdir()) if sweeps_dir.is_dir() else []
-    known = [path.name for path in there if SweepFolder(path).sweep.is_file()]
+    known = list_sweeps(sweeps_dir)
     hint = f"sweeps there: {', '.join(map(printable, known[-5:]))}" if known else "start one first"
     raise RunError(
         f"no sweep {printable(name)!r} in {printable(sweeps_dir)}, and no such path\n{hint}"
     )
+
+
+def list_sweeps(sweeps_dir: Path) -> list[str]:
+    """Return the names of the sweeps in a folder, in order."""
+    there = sorted(sweeps_dir.iterdir()) if sweeps_dir.is_dir() else []
+    return [path.name for path in there if SweepFolder(path).sweep.is_file()]
 
 
 def read_search(sweep: SweepFolder, trials: int | None = None) -> Search:

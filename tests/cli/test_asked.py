@@ -276,9 +276,22 @@ def test_import_that_finds_no_memory_is_no_bug(
         ("train --require test_a", "test_accuracy"),
         ("evaluate --require acc", "accuracy"),
         ("runs list --by validation_a", "validation_accuracy"),
+        *((f"{command} wi", "wide-001") for command in ("report", "weights", "export")),
+        ("predict --run wi", "wide-001"),
+        ("graph sof", "softmax-with-loss"),
+        ("sweep -c quick", "quickstart"),
+        ("sweep --vary optimizer.l", "optimizer.learning_rate="),
+        ("sweep --set training.e", "training.epochs="),
+        ("sweep --method b", "bayes"),
+        ("sweep --objective val", "validation_accuracy"),
+        ("sweep --resume some", "some-001"),
+        ("evaluate --dataset mnist-s", "mnist-sample"),
+        ("data show --augment augm", "augmented"),
     ],
 )
 def test_shell_completes_what_nnctl_knows(runs_dir: Path, words: str, expected: str) -> None:
+    (runs_dir.parent / "sweeps" / "some-001").mkdir(parents=True)
+    (runs_dir.parent / "sweeps" / "some-001" / "sweep.yaml").touch()
     *before, last = words.split()
     found = BashComplete(cli, {}, "nnctl", "_NNCTL_COMPLETE").get_completions(before, last)
     assert expected in [item.value for item in found]
