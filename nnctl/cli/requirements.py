@@ -8,14 +8,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
+from nnctl.cli.completion import completing
 from nnctl.errors import CheckFailed, UsageError
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -60,20 +58,13 @@ def require_option(
     ) -> tuple[Requirement, ...]:
         return tuple(_parse(text, known()) for text in texts)
 
-    def complete(
-        context: click.Context, parameter: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(name) for name in known() if name.startswith(incomplete)]
-
     return click.option(
         "--require",
         "requirements",
         metavar="EXPR",
         multiple=True,
         callback=parse,
-        shell_complete=complete,
+        shell_complete=completing(lambda context: known()),
         help=f"Exit with 3 unless this holds, as in '{example}'; repeatable.",
     )
 

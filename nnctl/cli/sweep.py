@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,7 @@ def command(
     """
     from nnctl.sweeps.settings import load_search
 
+    common = _CommonOptions(dask, source, as_json, quiet)
     given = {key: value for key, value in options.items() if value is not None}
     typed = context.get_parameter_source("config") == click.core.ParameterSource.COMMANDLINE
     if resume is not None:
@@ -141,7 +142,7 @@ def command(
             raise UsageError(
                 "--resume goes on with a sweep as it is: only --trials can be given beside it"
             )
-        _resume(resume, sweeps_dir, given.get("trials"), dask, source, as_json, quiet)
+        _resume(resume, sweeps_dir, given.get("trials"), common)
         return
     if "prune_after" in given:
         given["prune"] = {"after": given.pop("prune_after")}
@@ -155,9 +156,12 @@ def command(
         given["set"] = _pairs("--set", assignments)
     search = load_search(file, given, _pairs("--vary", varied))
     if commands:
-        _print_commands(search)
+        from nnctl.sweeps.training import training_commands
+
+        for line in training_commands(search):
+            click.echo(line)
         return
-    _begin(search, sweeps_dir, dask, source, as_json, quiet)
+    _begin(search, sweeps_dir, common)
 
 
 def _pairs(option: str, assignments: tuple[str, ...]) -> dict[str, str]:
@@ -173,32 +177,22 @@ def _pairs(option: str, assignments: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
-def _print_commands(search: Search) -> None:
-    """Print what a shell needs to do all trainings of a search itself."""
-    from nnctl.sweeps.plan import values
-    from nnctl.sweeps.training import train_arguments
+@dataclass(frozen=True)
+class _CommonOptions:
+    """What a new sweep and a resumed one are given alike."""
 
-    if search.method == "bayes":
-        raise UsageError(
-            "--commands: a Bayesian search needs the results of its trials; use grid or random"
-        )
-    if search.config == "-":
-        raise UsageError("--commands: each training needs the config, so it must be a file")
-    for k in range(search.trials):
-        for seed in search.training_seeds():
-            overrides = tuple(search.overrides(values(search, k, {}), seed))
-            arguments = ["nnctl", "train", *train_arguments(search.config, overrides)]
-            click.echo(shlex.join([*arguments, "--no-test", "--threads", "1", "--quiet"]))
+    dask: str | None
+    source: Source
+    as_json: bool
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """True if a download shows no progress."""
+        return self.quiet or self.as_json
 
 
-def _begin(
-    search: Search,
-    sweeps_dir: Path,
-    dask: str | None,
-    source: Source,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _begin(search: Search, sweeps_dir: Path, common: _CommonOptions) -> None:
     """Run a new sweep."""
     from nnctl.runs.checkpoint import versions
     from nnctl.runs.folder import new_manifest
@@ -206,21 +200,13 @@ def _begin(
     from nnctl.sweeps.folder import new_sweep
 
     with ExitStack() as stack:
-        executor = stack.enter_context(closing(_executor(search, dask, source, quiet or as_json)))
+        executor = stack.enter_context(closing(_executor(search, common)))
         sweep = new_sweep(sweeps_dir, search, new_manifest(versions=versions(), threads=1))
         stack.enter_context(owned(sweep.path))
-        _run(sweep, search, executor, source, as_json, quiet)
+        _run(sweep, search, executor, common)
 
 
-def _resume(
-    name: str,
-    sweeps_dir: Path,
-    trials: int | None,
-    dask: str | None,
-    source: Source,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _resume(name: str, sweeps_dir: Path, trials: int | None, common: _CommonOptions) -> None:
     """Go on with a sweep, or show the end of one that has come to its end."""
     from nnctl.display.output import warn
     from nnctl.runs.checkpoint import versions
@@ -239,46 +225,41 @@ def _resume(
             from nnctl.display.sweeps import print_end
 
             found = read_trials(sweep, search)
-            print_end(sweep, search, found, outcome, as_json=as_json, quiet=quiet)
+            print_end(sweep, search, found, outcome, as_json=common.as_json, quiet=common.quiet)
             check_any_complete(outcome, found)
             return
         then = read_json(sweep.manifest).get("versions")
         if then != versions():
             warn(f"the sweep was begun with {then}, now it is {versions()}: results may differ")
-        executor = stack.enter_context(closing(_executor(search, dask, source, quiet or as_json)))
+        executor = stack.enter_context(closing(_executor(search, common)))
         if search != before:
             write_search(sweep, search)
             sweep.summary.unlink(missing_ok=True)
-        _run(sweep, search, executor, source, as_json, quiet)
+        _run(sweep, search, executor, common)
 
 
-def _executor(search: Search, dask: str | None, source: Source, quiet: bool) -> Executor:
+def _executor(search: Search, common: _CommonOptions) -> Executor:
     """Return where the trainings run, once everything they need is there."""
     if search.method == "bayes":
         from nnctl.sweeps.bayes import require_optuna
 
         require_optuna()
-    if dask is not None:
+    if common.dask is not None:
         from nnctl.sweeps.cluster import DaskCluster
 
-        return DaskCluster(dask)
+        return DaskCluster(common.dask)
     from nnctl import datasets
     from nnctl.display.downloads import download_progress
     from nnctl.sweeps.executors import LocalProcesses, environment_of
 
-    with download_progress(quiet=quiet) as progress:  # once, and not by every trial
-        datasets.load(search.common.data.dataset, source, progress=progress, parts=("train",))
-    return LocalProcesses(environment_of(source))
+    with download_progress(quiet=common.silent) as progress:  # once, and not by every trial
+        datasets.load(
+            search.common.data.dataset, common.source, progress=progress, parts=("train",)
+        )
+    return LocalProcesses(environment_of(common.source))
 
 
-def _run(
-    sweep: SweepFolder,
-    search: Search,
-    executor: Executor,
-    source: Source,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+def _run(sweep: SweepFolder, search: Search, executor: Executor, common: _CommonOptions) -> None:
     """Run what is left of a sweep, find its winner, and show both."""
     from nnctl.display.downloads import download_progress
     from nnctl.display.sweeps import print_end, reporter
@@ -288,12 +269,14 @@ def _run(
 
     go_on = f"go on with: {sweep.resume_command}"
     try:
-        show = reporter(sweep, search, read_trials(sweep, search), as_json=as_json, quiet=quiet)
+        show = reporter(
+            sweep, search, read_trials(sweep, search), as_json=common.as_json, quiet=common.quiet
+        )
         for event in run(sweep, search, executor):
             show(event)
         trials = read_trials(sweep, search)
-        with download_progress(quiet=quiet or as_json) as progress:
-            outcome = conclude(sweep, search, trials, source, progress)
+        with download_progress(quiet=common.silent) as progress:
+            outcome = conclude(sweep, search, trials, common.source, progress)
     except signals.Ended:
         click.echo(f"nnctl: stopped by a signal; {printable(go_on)}", err=True)
         raise
@@ -301,5 +284,5 @@ def _run(
         if sweep.summary.exists():
             raise
         raise type(error)(f"{error}\n{go_on}") from error
-    print_end(sweep, search, trials, outcome, as_json=as_json, quiet=quiet)
+    print_end(sweep, search, trials, outcome, as_json=common.as_json, quiet=common.quiet)
     check_any_complete(outcome, trials)

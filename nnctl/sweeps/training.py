@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from nnctl.errors import UsageError
 from nnctl.runs.folder import RunFolder, read_metrics, read_summary
 from nnctl.sweeps.folder import SweepFolder
 from nnctl.sweeps.orders import PruningRule
-from nnctl.sweeps.plan import Trial
+from nnctl.sweeps.plan import Trial, values
 from nnctl.sweeps.settings import Search
 from nnctl.training.events import RunFinished
 
@@ -45,6 +48,26 @@ def train_arguments(config: str, overrides: tuple[tuple[str, str], ...]) -> list
     for key, value in overrides:
         arguments += ["--set", f"{key}={value}"]
     return arguments
+
+
+def training_commands(search: Search) -> Iterator[str]:
+    """Yield what a shell needs to do all trainings of a search itself, a line for each.
+
+    Raises:
+        UsageError: the search needs results, or a config that is no file.
+
+    """
+    if search.method == "bayes":
+        raise UsageError(
+            "--commands: a Bayesian search needs the results of its trials; use grid or random"
+        )
+    if search.config == "-":
+        raise UsageError("--commands: each training needs the config, so it must be a file")
+    for k in range(search.trials):
+        for seed in search.training_seeds():
+            overrides = tuple(search.overrides(values(search, k, {}), seed))
+            arguments = ["nnctl", "train", *train_arguments(search.config, overrides)]
+            yield shlex.join([*arguments, "--no-test", "--threads", "1", "--quiet"])
 
 
 @dataclass(frozen=True)
