@@ -3,7 +3,7 @@
     NnctlError
     |-- SystemFailure   1   the system failed us: disk full, permission, broken pipe of a result
     |-- UsageError      2   a wrong option or argument
-    |   `-- ConfigError 2   a wrong config, told with file, line and column
+    |   `-- ConfigError 2   a wrong config; the message names file, line and column
     |-- CheckFailed     3   gradient mismatch, a requirement not met
     |-- DataError       4   data missing, damaged or not downloadable
     |-- RunError        5   a run or checkpoint is missing, damaged, exists already or is in use

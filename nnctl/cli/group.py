@@ -86,7 +86,7 @@ def cli() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line `arguments`; return the exit code, errors told on standard error."""
+    """Run the command line `arguments`; return the exit code, errors reported on standard error."""
     try:
         code = cli.main(list(arguments), prog_name="nnctl", standalone_mode=False)
         return code if isinstance(code, int) else ExitCode.OK
@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> tuple[str, ExitCode]:
-    """Return what to tell of an error that ended a command, and the exit code."""
+    """Return what to say of an error that ended a command, and the exit code."""
     match error:
         case NnctlError():
             return str(error), error.exit_code
@@ -111,8 +111,8 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
             return f"'{context.command_path}' needs a command.", ExitCode.USAGE
         case click.UsageError():
             where = error.ctx.command_path if error.ctx else "nnctl"
-            told = f"{error.format_message()}{_variable(error)}"
-            return f"{told}\nTry '{where} --help'.", ExitCode.USAGE
+            text = f"{error.format_message()}{_variable(error)}"
+            return f"{text}\nTry '{where} --help'.", ExitCode.USAGE
         case click.ClickException():
             return error.format_message(), ExitCode.USAGE
         case MemoryError():

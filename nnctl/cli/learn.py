@@ -10,7 +10,7 @@ from nnctl.cli.options import help_end
 from nnctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnctl.course import Course, Step
+    from nnctl.course import Course, CourseStep
 
 LANGUAGES = ("en", "ko")
 
@@ -56,7 +56,7 @@ def command(number: int | None, listed: bool, language: str) -> None:
                 break
 
 
-def _show(course: Course, step: Step, folder: str) -> None:
+def _show(course: Course, step: CourseStep, folder: str) -> None:
     """Print a step, with what its commands print; their runs are kept in `folder`."""
     import os
     import shlex

@@ -1,7 +1,7 @@
 """What a wrong word was meant to be: nnctl's own near it, or what nnctl calls another tool's.
 
-What is meant is told, never guessed in silence. The table has one line for each thing that other
-tools call otherwise, under what the word was used as.
+What is meant is suggested, never guessed in silence. The table has one line for each thing that
+other tools call otherwise, under what the word was used as.
 """
 
 from __future__ import annotations

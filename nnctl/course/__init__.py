@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CourseStep:
     """One concept: what is said of it, and the command that shows it."""
 
     name: str
@@ -40,7 +40,7 @@ class Words:
 class Course:
     """The steps in order, in one language."""
 
-    steps: list[Step]
+    steps: list[CourseStep]
     words: Words
 
 
@@ -48,7 +48,7 @@ def read_course(language: str) -> Course:
     """Return the course in `language`, en or ko."""
     texts = _read(language)
     steps = [
-        Step(**step, **{name: text.strip() for name, text in texts[step["name"]].items()})
+        CourseStep(**step, **{name: text.strip() for name, text in texts[step["name"]].items()})
         for step in _read("steps")["step"]
     ]
     return Course(steps, Words(**texts["words"]))

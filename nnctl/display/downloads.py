@@ -21,7 +21,7 @@ NARROW = 66  # columns; below, a bar leaves no room for what is said beside it
 
 @contextmanager
 def download_progress(*, quiet: bool = False) -> Iterator[FetchProgress]:
-    """Yield a listener that tells on standard error of warnings and, unless `quiet`, transfers."""
+    """Yield a listener that prints warnings and, unless `quiet`, transfers on standard error."""
     with ExitStack() as stack:
         yield _Silent() if quiet else _Bar(stack) if can_redraw(sys.stderr) else _Lines()
 

@@ -42,7 +42,7 @@ def print_evaluation(
 ) -> None:
     """Print the figures of an evaluation for a person, then mistakes as pictures.
 
-    `probabilities` tells whether the mistakes' scores are that, or a network's raw outputs;
+    `probabilities` says whether the mistakes' scores are that, or a network's raw outputs;
     `seconds` is how long it took to read the images, `batch_size` at a time.
     """
     out = console()

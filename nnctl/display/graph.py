@@ -18,7 +18,7 @@ from rich.text import Text
 
 from nnctl.display.columns import Column, Shrinking
 from nnctl.display.tables import GAPS, figures, fits
-from nnctl.graph.descent import Step
+from nnctl.graph.descent import DescentStep
 from nnctl.graph.expression import Expression
 from nnctl.graph.graph import Edge, Graph, Leaf, Node, Operation
 
@@ -34,7 +34,7 @@ TERMS = 8  # of a long sum that are written out
 
 @dataclass(frozen=True)
 class Line:
-    """What one line of the tree tells of a node; empty where there is nothing to tell."""
+    """What one line of the tree says of a node; empty where there is nothing to say."""
 
     guide: str  # stands before the node
     indent: str  # stands before further lines of the node
@@ -266,7 +266,7 @@ def dot(expression: Expression) -> str:
     return "\n".join(["digraph {", *(f"  {line};" for line in lines), "}"])
 
 
-def descent_table(steps: Sequence[Step]) -> Shrinking:
+def descent_table(steps: Sequence[DescentStep]) -> Shrinking:
     """Return a line a step: the value, then each variable with its gradient, as far as fits."""
     names = list(steps[0].variables)
     columns = [

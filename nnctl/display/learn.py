@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from nnctl.course import Course, Step
+from nnctl.course import Course, CourseStep
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Opening:
     """A step's concept and text, which stand before its command."""
 
     course: Course
-    step: Step
+    step: CourseStep
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the heading, the text, and where the code lies."""
@@ -26,7 +26,7 @@ class Opening:
         yield Text(f"{words.code}: {step.code.replace('`', '')}", style="dim")
 
 
-def question(course: Course, step: Step) -> Text:
+def question(course: Course, step: CourseStep) -> Text:
     """Return the question that the next step answers."""
     return Text(f"\n{course.words.question}: {step.question.replace('`', '')}\n", style="bold")
 

@@ -26,7 +26,7 @@ from nnctl.sweeps.outcome import SweepFinished, rank_trials
 from nnctl.sweeps.plan import Trial
 from nnctl.sweeps.run import Event, TrialFinished, TrialStarted
 from nnctl.sweeps.settings import Search
-from nnctl.sweeps.space import Choices, Range
+from nnctl.sweeps.space import Choices, NumberRange
 from nnctl.sweeps.training import progress_of
 
 MOST = 10  # trials in the table at the end
@@ -227,7 +227,7 @@ def parameter_parts(
         points = [(trial.parameters[key], trial.objective) for trial in trials]
         if len({repr(value) for value, _ in points}) < 2:
             continue
-        if isinstance(parameter, Range):
+        if isinstance(parameter, NumberRange):
             charts.append(scatter(search, name, points, log=parameter.log))
         else:
             tables.append(by_choice(search, name, parameter, points))

@@ -52,7 +52,7 @@ class Browser:
             SystemFailure: it does not start, or does not answer.
 
         """
-        self.events: list[dict[str, Any]] = []  # what the page did, as DevTools tells it
+        self.events: list[dict[str, Any]] = []  # what the page did, as DevTools reports it
         self._number, self._session, self._rest = 0, "", b""
         self._profile = TemporaryDirectory(prefix="nnctl-chromium-", ignore_cleanup_errors=True)
         commands, self._in = os.pipe()

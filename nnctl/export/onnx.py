@@ -80,7 +80,7 @@ def node(kind: str, inputs: list[str], output: str, **attributes: int | float) -
     return message(*((1, name) for name in inputs), (2, output), (3, output), (4, kind), *encoded)
 
 
-class Graph:
+class OnnxGraph:
     """Collects the nodes and constants of a graph, the output of each node the next one's input."""
 
     def __init__(self, last: str) -> None:
@@ -103,20 +103,20 @@ class Graph:
         return name
 
 
-Writer = Callable[[Graph, str, Any], object]  # the graph, the layer's name, the layer
+Writer = Callable[[OnnxGraph, str, Any], object]  # the graph, the layer's name, the layer
 
 
-def affine(graph: Graph, name: str, layer: Layer) -> None:
+def affine(graph: OnnxGraph, name: str, layer: Layer) -> None:
     """Add y = x W + b."""
     graph.add("Gemm", f"{name}.weight", f"{name}.bias")
 
 
-def leaky_relu(graph: Graph, name: str, layer: LeakyReLU) -> None:
+def leaky_relu(graph: OnnxGraph, name: str, layer: LeakyReLU) -> None:
     """Add y = x where x > 0, slope x elsewhere."""
     graph.add("LeakyRelu", alpha=float(layer.slope))
 
 
-def gelu(graph: Graph, name: str, layer: GELU) -> None:
+def gelu(graph: OnnxGraph, name: str, layer: GELU) -> None:
     """Add y = x (1 + tanh(A x (1 + B x^2))) / 2: opset 17 has no operator for it."""
     x = graph.last
     graph.add("Mul", x)
@@ -131,11 +131,11 @@ def gelu(graph: Graph, name: str, layer: GELU) -> None:
     graph.add("Mul", graph.constant(f"{name}.half", 0.5))
 
 
-def dropout(graph: Graph, name: str, layer: Layer) -> None:
+def dropout(graph: OnnxGraph, name: str, layer: Layer) -> None:
     """Add nothing: in use it is the identity."""
 
 
-def batch_norm(graph: Graph, name: str, layer: BatchNorm) -> None:
+def batch_norm(graph: OnnxGraph, name: str, layer: BatchNorm) -> None:
     """Add y = weight (x - mean) / sqrt(variance + epsilon) + bias."""
     parts = ("weight", "bias", "running_mean", "running_variance")
     graph.add("BatchNormalization", *(f"{name}.{p}" for p in parts), epsilon=float(layer.epsilon))
@@ -155,7 +155,7 @@ WRITERS: dict[str, Writer] = {
 
 def to_onnx(model: Model) -> bytes:
     """Return the bytes of an ONNX file."""
-    graph = Graph("images")
+    graph = OnnxGraph("images")
     graph.add("Cast", to=FLOAT)
     graph.add("Div", graph.constant("white", 255.0))
     graph.add("Flatten", axis=1)

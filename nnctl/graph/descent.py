@@ -10,7 +10,7 @@ from nnctl.errors import Diverged, UsageError
 from nnctl.graph.expression import Expression
 
 
-class Step(NamedTuple):
+class DescentStep(NamedTuple):
     """Where the descent stands before its step `step` + 1."""
 
     step: int
@@ -19,7 +19,7 @@ class Step(NamedTuple):
     gradients: dict[str, float]
 
 
-def descend(expression: Expression, steps: int, learning_rate: float) -> Iterator[Step]:
+def descend(expression: Expression, steps: int, learning_rate: float) -> Iterator[DescentStep]:
     """Yield the start and the place after each step of v -= learning_rate dL/dv.
 
     All variables take their step at once. Numbers that the expression names stay.
@@ -40,7 +40,8 @@ def descend(expression: Expression, steps: int, learning_rate: float) -> Iterato
                 raise
             raise Diverged(f"after step {step}: {error}\ntry a smaller --lr") from None
         gradients = {name: leaf.gradient for name, leaf in variables.items()}
-        yield Step(step, value, {name: leaf.value for name, leaf in variables.items()}, gradients)
+        values = {name: leaf.value for name, leaf in variables.items()}
+        yield DescentStep(step, value, values, gradients)
         if undefined := [name for name in variables if math.isnan(gradients[name])]:
             raise UsageError(f"there is no derivative by {undefined[0]} to step along")
         for name, leaf in variables.items():

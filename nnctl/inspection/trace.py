@@ -128,7 +128,7 @@ def trace_sample(network: Network, loss: Loss, x: Array, label: int) -> SampleTr
         gradient = loss.backward()
         reported = loss.per_sample(outputs, labels)
         has_softmax = isinstance(loss, SoftmaxWithLoss)
-        # dz = y - t, so that t = y - dz tells the target, label smoothing included
+        # dz = y - t, so that t = y - dz is the target, label smoothing included
         target = scores - gradient if has_softmax else one_hot(labels, scores.shape[1])
     return SampleTrace(
         label=label,

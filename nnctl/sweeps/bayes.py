@@ -14,7 +14,7 @@ from nnctl.errors import UsageError
 from nnctl.nn.randomness import Concern, generator
 from nnctl.sweeps.plan import Trial, is_failure
 from nnctl.sweeps.settings import Search
-from nnctl.sweeps.space import Choices, Parameter, Range
+from nnctl.sweeps.space import Choices, NumberRange, Parameter
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -100,7 +100,7 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
 
 def _from_optuna(parameter: Parameter, answer: Any) -> Any:
     """Return the value that Optuna's answer stands for."""
-    if isinstance(parameter, Range) and parameter.size is None:
+    if isinstance(parameter, NumberRange) and parameter.size is None:
         return parameter.tidy(answer)
     return parameter.value(answer)
 

@@ -37,8 +37,7 @@ from nnctl.config.yaml_tree import (
 )
 from nnctl.errors import ConfigError
 from nnctl.files import has_separator
-from nnctl.nn.hyperparameters import Count
-from nnctl.nn.hyperparameters import Range as Limits
+from nnctl.nn.hyperparameters import Count, Range
 from nnctl.sweeps.space import ParametersSchema, Space, is_number, parameter_of
 from nnctl.training.events import EpochFinished
 
@@ -136,11 +135,11 @@ class SweepSettings:
         "grid, random or bayes; default: grid where every parameter has a list or a step.",
     ] = None
     trials: Annotated[
-        Annotated[int, Limits(ge=1, le=MAX_TRIALS)] | None, "How many; a grid knows it."
+        Annotated[int, Range(ge=1, le=MAX_TRIALS)] | None, "How many; a grid knows it."
     ] = None
-    parallel: Annotated[int, Limits(ge=1, le=1024), "Trials under way at once."] = 2
-    seeds: Annotated[int, Limits(ge=1, le=1000), "Trainings a trial."] = 1
-    seed: Annotated[int, Limits(ge=0), "Of the search, and of the first training."] = 0
+    parallel: Annotated[int, Range(ge=1, le=1024), "Trials under way at once."] = 2
+    seeds: Annotated[int, Range(ge=1, le=1000), "Trainings a trial."] = 1
+    seed: Annotated[int, Range(ge=0), "Of the search, and of the first training."] = 0
     objective: Annotated[
         str,
         WordSchema(OBJECTIVES, why_not={"test": "nothing is ever chosen on the test set"}),
@@ -380,7 +379,7 @@ class _Checked:
                 chosen = {**{name: ends[0] for name, ends in tried.items()}, key: candidate}
                 try:
                     settings = with_values(base, [*fixed, *(chosen[k] for k in in_order(chosen))])
-                    check(settings)
+                    check_trainable(settings)
                     seen.append(value_at(settings, key))
                 except ConfigError as error:
                     errors[str(error)] = None
@@ -474,7 +473,7 @@ def _ends(key: str, node: YamlNode) -> Iterator[YamlNode]:
         yield replace(each.moved(key), key=node.key)
 
 
-def check(settings: Settings) -> None:
+def check_trainable(settings: Settings) -> None:
     """Refuse settings that can't be trained, or that leave nothing to compare trials on."""
     description = datasets.describe(settings.data.dataset, parts=("train",))
     if not with_counts(settings, description.train_samples).data.validation:

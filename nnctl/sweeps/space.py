@@ -37,7 +37,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Range:
+class NumberRange:
     """A number between two bounds, which are included.
 
     With `step` it is low, low + step, low + 2 step, ...; with `log` its logarithm is spread
@@ -80,7 +80,7 @@ class Range:
         return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
 
 
-Parameter = Choices | Range
+Parameter = Choices | NumberRange
 Space = dict[str, Parameter]
 
 
@@ -218,7 +218,7 @@ def parameter_of(plain: Any, whole: bool) -> Parameter:
     if whole and step is None and not log:
         step = 1
     kind = int if whole else float
-    return Range(
+    return NumberRange(
         low=kind(plain["min"]),
         high=kind(plain["max"]),
         step=None if step is None else kind(step),

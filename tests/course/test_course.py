@@ -57,7 +57,7 @@ def test_korean_is_korean_and_names_the_terms_beside_the_words_of_the_tool() -> 
 
 
 @pytest.mark.parametrize("step", read_course("en").steps, ids=lambda step: step.name)
-def test_code_of_a_step_is_where_it_says(step: nnctl.course.Step) -> None:
+def test_code_of_a_step_is_where_it_says(step: nnctl.course.CourseStep) -> None:
     files = re.findall(r"`(nnctl/[\w/]+\.py)`", step.code)
     assert files
     source = "".join((ROOT / file).read_text() for file in files)

@@ -13,7 +13,7 @@ import pytest
 from nnctl.config import load_settings
 from nnctl.errors import ConfigError
 from nnctl.sweeps.settings import Search, as_override, load_search
-from nnctl.sweeps.space import Choices, Range
+from nnctl.sweeps.space import Choices, NumberRange
 
 HEAD = "config: quickstart\nparameters:\n"
 
@@ -43,7 +43,7 @@ def test_sweep_file_is_read_with_its_defaults(search: Callable[..., Search]) -> 
     found = search(HEAD + "  optimizer.learning_rate: {min: 1e-3, max: 1, log: true}\n")
     assert (found.name, found.method, found.trials, found.parallel) == ("my", "random", 20, 2)
     assert (found.seeds, found.seed, found.objective) == (1, 0, "validation_loss")
-    assert found.space == {"optimizer.learning_rate": Range(1e-3, 1.0, None, True, False)}
+    assert found.space == {"optimizer.learning_rate": NumberRange(1e-3, 1.0, None, True, False)}
     assert found.base == load_settings("quickstart")
 
 
@@ -59,7 +59,7 @@ def test_kind_of_a_range_is_that_of_the_key(search: Callable[..., Search]) -> No
     assert [units.value(i) for i in range(units.size or 0)] == [16, 32, 48, 64, 80, 96]
     assert [epochs.value(i) for i in range(epochs.size or 0)] == [1, 2, 3, 4]
     assert [momentum.value(i) for i in range(6)] == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
-    assert decay == Range(0.0, 1.0, None, False, False)
+    assert decay == NumberRange(0.0, 1.0, None, False, False)
 
 
 def test_resolved_sweep_gives_the_same_search_again(
@@ -172,7 +172,7 @@ def test_several_mistakes_are_told_together(search: Callable[..., Search]) -> No
         ("0.1,1", Choices((0.1, 1))),
         ("[0.1, 1]", Choices((0.1, 1))),
         ("0.1", Choices((0.1,))),
-        ("{min: 0.1, max: 1, log: true}", Range(0.1, 1.0, None, True, False)),
+        ("{min: 0.1, max: 1, log: true}", NumberRange(0.1, 1.0, None, True, False)),
     ],
 )
 def test_space_may_be_typed_in_a_shell(
@@ -201,15 +201,15 @@ def test_config_in_a_sweep_file_starts_from_the_file(
 
 def test_values_are_drawn_evenly_and_within_their_bounds() -> None:
     rng = np.random.default_rng(0)
-    log = Range(1e-3, 1.0, None, True, False)
+    log = NumberRange(1e-3, 1.0, None, True, False)
     drawn = [log.sample(rng) for _ in range(3000)]
     assert all(1e-3 <= value <= 1 for value in drawn)
     assert sum(value < math.sqrt(1e-3) for value in drawn) / 3000 == pytest.approx(0.5, abs=0.03)
-    whole = Range(1, 4, None, True, True)
+    whole = NumberRange(1, 4, None, True, True)
     counts = [sum(whole.sample(rng) == n for _ in range(2000)) for n in (1, 2, 3, 4)]
     assert min(counts) > 0
     assert counts[0] > counts[3]
-    stepped = Range(0.0, 0.5, 0.1, False, False)
+    stepped = NumberRange(0.0, 0.5, 0.1, False, False)
     assert {stepped.sample(rng) for _ in range(200)} == {0, 0.1, 0.2, 0.3, 0.4, 0.5}
     assert {Choices(("a", "b")).sample(rng) for _ in range(50)} == {"a", "b"}
 
