@@ -7,7 +7,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -249,6 +249,12 @@ FORGERIES: dict[str, tuple[Callable[[Arrays, Content], object], str]] = {
     ),
     "names of other classes": (lambda a, c: c.update(class_names=["cat", "dog"]), "out of range"),
     "second history": (lambda a, c: c["progress"].update(history=[{}]), "make no sense"),
+    "second history, well made": (
+        lambda a, c: c["progress"].update(
+            history=[{field.name: 1 for field in fields(EpochFinished)}]
+        ),
+        "out of range",
+    ),
     "losses in words": (lambda a, c: c["progress"].update(recent_losses=["x"]), "Expected"),
     "versions in a list": (lambda a, c: c.update(versions=["\x1b[2J"]), "Expected `object`"),
     "data in numbers": (lambda a, c: c.update(data_sha256={"a": 1}), "Expected `str`"),
