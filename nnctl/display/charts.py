@@ -38,7 +38,7 @@ TITLE_STYLE = Style(bold=True)
 BARS, ASCII_BARS = " ▁▂▃▄▅▆▇█", " _-:=+*#@"
 SAMPLE = 4  # cells of a line in the legend
 SIDE_BY_SIDE = 38  # cells that a chart needs beside another
-LONGEST_LABEL = 12  # characters of the name of an axis
+LONGEST_LABEL = 15  # characters of the name of an axis
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 
+from nnctl.display.output import console, is_on_terminal, note
 from nnctl.display.tables import plain_table
 
 GAP = 2  # cells between two columns
@@ -63,6 +64,17 @@ class Shrinking:
         for cells in zip(*(column.cells for column in shown), strict=True):
             table.add_row(*cells)
         yield table
+
+
+def print_table(table: Shrinking) -> None:
+    """Print a table: whole into a file or a pipe, on a terminal as much as there is room for."""
+    if not is_on_terminal():
+        console(width=max(console().width, width_of(table.columns))).print(table)
+        return
+    out = console()
+    out.print(table)
+    if left_out := table.left_out(out.width):
+        note(f"left out for want of room: {', '.join(left_out)}; in a pipe the table is whole")
 
 
 def turned(columns: Sequence[Column]) -> Table:

@@ -14,13 +14,14 @@ from nnctl.display.charts import SideBySide
 from nnctl.display.columns import (
     Column,
     Shrinking,
+    print_table,
     runs_by_value,
     turned,
     turned_width,
     width_of,
 )
 from nnctl.display.curves import accuracy_chart, loss_chart
-from nnctl.display.output import console, is_on_terminal, note
+from nnctl.display.output import console, is_on_terminal
 from nnctl.display.summary import duration, summary_view
 from nnctl.display.tables import NOTHING
 from nnctl.errors import printable
@@ -67,7 +68,7 @@ RESULTS = (
 
 def print_list(overviews: Sequence[Mapping[str, Any]]) -> None:
     """Print a line for each run; there is at least one."""
-    _print_table(_columns(overviews, LIST))
+    print_table(Shrinking(_columns(overviews, LIST)))
 
 
 def print_comparison(found: RunComparison) -> None:
@@ -77,11 +78,11 @@ def print_comparison(found: RunComparison) -> None:
     differing, results = setting_columns(found), result_columns(found)
     needed = [names, *differing, *(column for column in results if not column.order)]
     if width_of(needed) <= out.width or not is_on_terminal():
-        _print_table([names, *differing, *results])
+        print_table(Shrinking([names, *differing, *results]))
     elif turned_width([names, *differing, *results]) <= out.width:
         out.print(turned([names, *differing, *results]))
     else:
-        _print_table([names, *results])
+        print_table(Shrinking([names, *results]))
         for column in differing:
             out.print(f"\n{column.heading}", style="bold")
             out.print(runs_by_value(names, column))
@@ -155,18 +156,6 @@ def print_verification(run: RunFolder, found: Verification) -> None:
     }
     for what, digest in rows.items():
         out.print(f"  {what}: {digest}", soft_wrap=True)
-
-
-def _print_table(columns: Sequence[Column]) -> None:
-    """Print a table: whole into a file or a pipe, on a terminal as much as there is room for."""
-    table = Shrinking(columns)
-    if not is_on_terminal():
-        console(width=max(console().width, width_of(columns))).print(table)
-        return
-    out = console()
-    out.print(table)
-    if left_out := table.left_out(out.width):
-        note(f"left out for want of room: {', '.join(left_out)}; in a pipe the table is whole")
 
 
 def _columns(

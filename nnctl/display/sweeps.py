@@ -71,9 +71,14 @@ def print_end(
     elif quiet:
         print_path(sweep.path)
     else:
+        from nnctl.display.columns import Shrinking, print_table
         from nnctl.display.trials import end_view
 
-        console().print(end_view(search, trials, outcome))
+        for part in end_view(search, trials, outcome).renderables:
+            if isinstance(part, Shrinking):
+                print_table(part)
+            else:
+                console().print(part)
         console().print(printable(sweep.path), soft_wrap=True)
 
 

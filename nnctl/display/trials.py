@@ -158,11 +158,12 @@ def columns(
     return found
 
 
-def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished) -> RenderableType:
+def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished) -> Group:
     """Return the end of a sweep: the best trials, each parameter's part in it, the winner."""
     ranking = rank_trials(search, trials)
     ends = ", ".join(counts(trials.values()))
-    head = f"{outcome.trials} trials: {ends}; {duration(outcome.seconds)} of training"
+    word = "trial" if outcome.trials == 1 else "trials"
+    head = f"{outcome.trials} {word}: {ends}; {duration(outcome.seconds)} of training"
     parts: list[RenderableType] = [Text(head, style="bold")]
     if ranking:
         marks = dict.fromkeys(outcome.tied, "tied") | {outcome.best or 0: "winner"}

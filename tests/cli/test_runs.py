@@ -482,7 +482,7 @@ def test_runs_fit_the_terminal_and_its_characters(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LC_ALL", locale)
-    monkeypatch.setattr("nnctl.display.runs.is_on_terminal", lambda: True)
+    monkeypatch.setattr("nnctl.display.columns.is_on_terminal", lambda: True)
     listing, comparison = output(capsys, "list"), output(capsys, "compare")
     for text in (listing, comparison):
         assert max(map(cell_len, text.splitlines())) <= width
@@ -546,6 +546,6 @@ def test_tables_into_a_pipe_are_whole_and_a_terminal_is_told_what_is_left_out(
         heading = out.splitlines()[0]
         assert {"validation", "test", "time", "overfitting"} <= set(heading.split())
         assert errors == ""
-    monkeypatch.setattr("nnctl.display.runs.is_on_terminal", lambda: True)
+    monkeypatch.setattr("nnctl.display.columns.is_on_terminal", lambda: True)
     assert run(["runs", "list"]) == 0
     assert "nnctl: left out for want of room: " in capsys.readouterr().err

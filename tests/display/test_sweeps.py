@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from nnctl.display.sweeps import shown, trial_line
+from nnctl.display.sweeps import print_end, shown, trial_line
 from nnctl.display.trials import LiveView, end_view
 from nnctl.sweeps.folder import SweepFolder
 from nnctl.sweeps.outcome import SweepFinished
@@ -92,9 +92,32 @@ def test_end_ranks_the_trials_and_shows_each_parameters_part(
     assert [row[:2] for row in table[1:]] == [["0", "0.2000"], ["1", "0.2100"], ["2", "0.2200"]]
     assert ("tied" in table[1], "winner" in table[2]) == (True, True)
     assert any("validation_loss by learning_rate" in line for line in lines)
+    assert any(line.startswith("learning_rate ") for line in lines)  # the axis, not cut
     choices = next(i for i, line in enumerate(lines) if line.startswith("optimizer "))
     assert lines[choices + 1].split() == ["momentum", "1", "0.2000", "0.2000"]
     assert lines[choices + 2].split() == ["adam", "2", "0.2100", "0.2150"]
+
+
+def test_table_into_a_pipe_is_whole_and_a_terminal_is_told_what_is_left_out(
+    search: Search,
+    trials: dict[int, Trial],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def end() -> tuple[str, str]:
+        sweep = SweepFolder(tmp_path)
+        print_end(sweep, search, trials, finished(), as_json=False, quiet=False)
+        return capsys.readouterr()
+
+    monkeypatch.setenv("COLUMNS", "50")
+    out, errors = end()
+    headings = next(line for line in out.splitlines() if line.startswith("trial ")).split()
+    assert headings[2:] == ["learning_rate", "optimizer", "network", "time"]
+    assert errors == ""
+    monkeypatch.setattr("nnctl.display.columns.is_on_terminal", lambda: True)
+    _, errors = end()
+    assert "left out for want of room: optimizer, network, time" in errors
 
 
 def test_end_of_a_sweep_without_a_complete_trial_says_why(
@@ -102,7 +125,7 @@ def test_end_of_a_sweep_without_a_complete_trial_says_why(
 ) -> None:
     failed = {3: trials[3]}
     text = drawn(end_view(search, failed, finished(best=None, tied=[], complete=0, trials=1)))
-    assert "1 trials: 0 complete, 1 failed" in text
+    assert "1 trial: 0 complete, 1 failed" in text
     assert "winner" not in text
 
 
