@@ -482,7 +482,8 @@ def test_runs_fit_the_terminal_and_its_characters(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("LC_ALL", locale)
-    monkeypatch.setattr("nnctl.display.columns.is_on_terminal", lambda: True)
+    for module in ("columns", "runs"):
+        monkeypatch.setattr(f"nnctl.display.{module}.is_on_terminal", lambda: True)
     listing, comparison = output(capsys, "list"), output(capsys, "compare")
     for text in (listing, comparison):
         assert max(map(cell_len, text.splitlines())) <= width
