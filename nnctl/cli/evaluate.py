@@ -103,8 +103,9 @@ def command(
     from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
     from nnctl.pictures.folder import holds_pictures, load_pictures
     from nnctl.pictures.reading import check_installed
+    from nnctl.runs.predictions import predictions_csv
     from nnctl.training.engine import split_samples
-    from nnctl.training.evaluation import evaluate, predictions_csv, report_on
+    from nnctl.training.evaluation import evaluate, report_on
     from nnctl.training.threads import requested
 
     to_stdout = csv == Path("-")

@@ -71,14 +71,13 @@ def command(
     import numpy as np
 
     from nnctl.config import build
-    from nnctl.datasets.batches import shuffled
     from nnctl.inspection.numbers import is_small, step_numbers
     from nnctl.inspection.trace import trace_batch, trace_sample
     from nnctl.nn.losses import LOSSES
     from nnctl.nn.optimizers import OPTIMIZERS
     from nnctl.nn.schedules import SCHEDULES
     from nnctl.nn.step import Step
-    from nnctl.training.engine import split_data
+    from nnctl.training.engine import first_batch, split_data
     from nnctl.training.examination import examine
 
     opened = experiment()
@@ -90,7 +89,7 @@ def command(
             f"to {len(labels) - 1:,}"
         )
     train = split_data(settings, data).train
-    batch = shuffled(train, settings.seed, 1)[: settings.training.batch_size]
+    batch = first_batch(settings, train)
     if augmented and settings.data.augment is None:
         raise UsageError(
             f"--augmented: {settings.name} has no data.augment; how images are to be changed can "

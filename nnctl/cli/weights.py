@@ -91,10 +91,9 @@ def command(
     from dataclasses import asdict
 
     from nnctl.cli.loading import open_experiment
-    from nnctl.datasets.batches import shuffled
     from nnctl.inspection.weights import distributions, reach, weight_of, weighted_layers
     from nnctl.runs.folder import LATEST
-    from nnctl.training.engine import split_data
+    from nnctl.training.engine import first_batch, split_data
 
     source_of_config = click.get_current_context().get_parameter_source("config")
     if run is not None and source_of_config == click.core.ParameterSource.COMMANDLINE:
@@ -134,8 +133,7 @@ def command(
         if not as_json:
             return
 
-    batch = shuffled(split_data(settings, data).train, settings.seed, 1)
-    batch = batch[: settings.training.batch_size]
+    batch = first_batch(settings, split_data(settings, data).train)
     network.draw_dropout(settings.seed, 1)
     layers = distributions(network, opened.gatherer(augmented=False).images(batch))
     if as_json:

@@ -70,7 +70,7 @@ class NumbersView:
     optimizer: Optimizer
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Yield the way forward, the loss, the way back, and the update."""
+        """Yield the forward pass, the loss, the backward pass, and the update."""
         numbers = self.numbers
         trained = [layer for layer in numbers.layers if layer.dy is not None]
         count = len(numbers.x)

@@ -23,7 +23,7 @@ from nnctl.nn.numerical_gradient import numerical_gradient
 
 
 class Node:
-    """A place in a graph that has a value and, after the way back, a gradient dL/dvalue."""
+    """A place in a graph that has a value and, after the backward pass, a gradient dL/dvalue."""
 
     name: str | None = None
     value = 0.0
@@ -57,7 +57,7 @@ class Operation(Node):
     inputs: tuple[Node, ...]  # set by the graph that the node is in
 
     forward: Callable[..., float]
-    """Return z for its inputs, and remember what the way back needs; ValueError: there is none."""
+    """Return z, and remember what the backward pass needs; ValueError: there is none."""
 
     @property
     def symbol(self) -> str:
@@ -81,7 +81,7 @@ class Operation(Node):
 
 
 class Edge(NamedTuple):
-    """One use of a node as an input: what the way back brings it from there."""
+    """One use of a node as an input: the gradient that the backward pass brings it from there."""
 
     source: Node
     target: Operation

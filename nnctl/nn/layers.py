@@ -1,4 +1,4 @@
-"""The layers: what each computes on the way forward, and its chain rule on the way back.
+"""The layers: what each computes in the forward pass, and its chain rule in the backward one.
 
 Shapes: x and dx are (batch, inputs), y and dout are (batch, units). A sample is a row.
 `dout` is the gradient of the loss with respect to y, `dx` with respect to x.
@@ -61,7 +61,7 @@ class Layer(Hyperparameters):
         """Set parameters and statistics to where training starts."""
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """Return y, and remember what the way back needs."""
+        """Return y, and remember what the backward pass needs."""
         raise NotImplementedError
 
     def parameter_gradients(self, dout: Array) -> None:
@@ -72,7 +72,7 @@ class Layer(Hyperparameters):
         raise NotImplementedError
 
     def backward(self, dout: Array) -> Array:
-        """Do both halves of the way back; return dx."""
+        """Do both halves of the backward pass; return dx."""
         self.parameter_gradients(dout)
         return self.input_gradient(dout)
 

@@ -17,7 +17,7 @@ class Loss(Hyperparameters):
     """A loss; a subclass is a dataclass whose fields are its config keys."""
 
     def forward(self, outputs: Array, labels: Array) -> float:
-        """Return what training minimises, and remember what the way back needs."""
+        """Return what training minimises, and remember what the backward pass needs."""
         raise NotImplementedError
 
     def backward(self, dout: float = 1.0) -> Array:

@@ -1,8 +1,9 @@
-"""The predictions that a run keeps of its validation and test images, read back."""
+"""Predictions as CSV: those that a run keeps of its validation and test images, and read back."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from nnctl.errors import RunError, printable
 from nnctl.nn.functions import Array
 from nnctl.runs.folder import RunFolder, read_regular
+from nnctl.training.evaluation import Evaluation
 
 MAX_PREDICTIONS_BYTES = 64 << 20  # over a million images
 
@@ -34,6 +36,19 @@ class Predictions:
         return np.array_equal(self.indices, other.indices) and np.array_equal(
             self.labels, other.labels
         )
+
+
+def predictions_csv(
+    result: Evaluation, indices: Iterable[int], *, with_losses: bool = False
+) -> bytes:
+    """Return a CSV of the predictions; `indices` are the samples' places in the original file."""
+    columns = ["index", "label", "prediction", "probability"]
+    rows = [indices, result.labels, result.predictions, map("{:.9g}".format, result.probabilities)]
+    if with_losses:
+        columns.append("loss")
+        rows.append(map("{:.9g}".format, result.losses))
+    lines = [",".join(map(str, row)) for row in zip(*rows, strict=True)]
+    return "\n".join([",".join(columns), *lines, ""]).encode()
 
 
 def read_predictions(run: RunFolder, split: str) -> Predictions:

@@ -18,8 +18,8 @@ from nnctl.files import as_system_failure, as_text, write_atomically
 from nnctl.nn.functions import Array
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest, now, to_json
+from nnctl.runs.predictions import predictions_csv
 from nnctl.runs.resume import ResumePoint, resume, resume_warnings
-from nnctl.training.evaluation import predictions_csv
 from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
 from nnctl.training.examination import forewarn
 from nnctl.training.trainer import Trainer

@@ -12,7 +12,7 @@ import numpy as np
 from nnctl.config import Settings, build, with_counts
 from nnctl.datasets import DataSet, Samples
 from nnctl.datasets.augmentation import Augmenter
-from nnctl.datasets.batches import Gatherer, Split, split
+from nnctl.datasets.batches import Gatherer, Split, shuffled, split
 from nnctl.nn.functions import Array
 from nnctl.nn.layers import LAYERS
 from nnctl.nn.losses import LOSSES
@@ -56,6 +56,11 @@ def split_data(settings: Settings, data: DataSet) -> Split:
         train_size=wanted.train_size,
         seed=wanted.split_seed,
     )
+
+
+def first_batch(settings: Settings, train: Array) -> Array:
+    """Return which of the images at `train` the first step learns from."""
+    return shuffled(train, settings.seed, 1)[: settings.training.batch_size]
 
 
 def split_samples(settings: Settings, data: DataSet, part: str) -> tuple[Samples, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -137,16 +137,3 @@ def evaluate(
         group.start({"measure": measure})
         group.run("measure")
     return result
-
-
-def predictions_csv(
-    result: Evaluation, indices: Iterable[int], *, with_losses: bool = False
-) -> bytes:
-    """Return a CSV of the predictions; `indices` are the samples' places in the original file."""
-    columns = ["index", "label", "prediction", "probability"]
-    rows = [indices, result.labels, result.predictions, map("{:.9g}".format, result.probabilities)]
-    if with_losses:
-        columns.append("loss")
-        rows.append(map("{:.9g}".format, result.losses))
-    lines = [",".join(map(str, row)) for row in zip(*rows, strict=True)]
-    return "\n".join([",".join(columns), *lines, ""]).encode()

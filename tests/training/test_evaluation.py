@@ -5,7 +5,7 @@ from nnctl.datasets import DataSet
 from nnctl.nn.layers import Affine, BatchNorm, ReLU
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.network import Network
-from nnctl.training.evaluation import Evaluation, chunks, evaluate, predictions_csv
+from nnctl.training.evaluation import chunks, evaluate
 
 
 @pytest.fixture
@@ -55,17 +55,3 @@ def test_evaluation_does_not_depend_on_the_chunks_but_for_rounding(
     whole, parts = (evaluate(network, loss, tiny_data.test, indices, n) for n in (30, 4))
     assert whole.predictions.tolist() == parts.predictions.tolist()
     np.testing.assert_allclose(whole.losses, parts.losses, rtol=1e-4)
-
-
-def test_predictions_csv_keeps_the_place_in_the_original_file() -> None:
-    result = Evaluation(
-        labels=np.array([4, 1]),
-        losses=np.zeros(2, np.float32),
-        predictions=np.array([4, 9], np.uint8),
-        probabilities=np.array([0.5, 0.25], np.float32),
-    )
-    assert predictions_csv(result, [17, 3]).decode().splitlines() == [
-        "index,label,prediction,probability",
-        "17,4,4,0.5",
-        "3,1,9,0.25",
-    ]
