@@ -256,12 +256,14 @@ def initial_weights(name: str, runs_dir: Path, settings: Settings, data: DataSet
 
     """
     from nnctl.files import as_text, sha256_of
+    from nnctl.runs.find import find
     from nnctl.runs.recorder import InitialWeights
     from nnctl.training.engine import build_network
 
     checkpoint, run, which = find_checkpoint(name, runs_dir, for_data=False)
-    path = Path(name)
-    if run is not None and which in ("best", "last"):
+    path = find(name, runs_dir).checkpoint
+    if path is None:
+        assert run is not None
         path = run.best if which == "best" else run.last
     network = build_network(settings, data.train.images.shape[1])
     wanted = {key: array.shape for key, array in network.named_arrays().items()}
@@ -320,9 +322,9 @@ def find_checkpoint(
             f"bring the original file back, or name {printable(run.last)} in its place"
         )
     if run is not None:
-        recorded = read_config(run)
-        dataset = dataset or recorded.data.dataset
-        settings = replace(settings, name=recorded.name)
+        own = read_config(run)
+        dataset = dataset or own.data.dataset
+        settings = replace(settings, name=own.name)
     if for_data and dataset is None and settings.data.dataset == FOLDER:
         raise UsageError(
             f"{printable(name)}: was trained on a folder of its own: name one with {option}"

@@ -156,6 +156,18 @@ def test_name_may_hold_values_of_the_config(
 # Other weights, and an end by hand.
 
 
+def test_from_takes_a_checkpoint_file_in_the_runs_folder_by_its_name(
+    runs_dir: Path, capfd: Text
+) -> None:
+    """Such a file lies in no run, and not in the current folder either."""
+    best = runs_dir / "wide-001" / "checkpoints" / "best.safetensors"
+    shutil.copy(best, runs_dir / "mine.safetensors")
+    config = str(runs_dir / "wide-001" / "config.yaml")
+    said(capfd, "train", "-c", config, "--from", "mine.safetensors", "--name", "more", "-q")
+    manifest = json.loads((runs_dir / "more-001" / "manifest.json").read_text())
+    assert manifest["initial_weights"]["path"] == "runs/mine.safetensors"
+
+
 def test_run_begins_with_the_weights_of_another(runs_dir: Path, capfd: Text) -> None:
     best = runs_dir / "wide-001" / "checkpoints" / "best.safetensors"
     config = str(runs_dir / "wide-001" / "config.yaml")
