@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -85,8 +86,6 @@ def rank_runs(records: Sequence[StoredRun], by: str | None = None) -> list[Store
         dict(leaves(to_dict(record.settings))) | record.overview() for record in records
     ]  # the overview last: `seed` is the same in both
     if tables and not any(by in table for table in tables):
-        import difflib
-
         known = list(dict.fromkeys(key for table in tables for key in table))
         near = difflib.get_close_matches(by, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
