@@ -94,6 +94,15 @@ def printable(text: object) -> str:
     )
 
 
+def counted(count: int, noun: str) -> str:
+    """Return so many of something, as in a sentence.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def without_passwords(text: str) -> str:
     """Return `text` with user and password of every URL in it replaced by asterisks.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nnctl.cli.options import experiment_options, help_end, unused_threads_option
-from nnctl.errors import CheckFailed, UsageError, printable
+from nnctl.errors import CheckFailed, UsageError, counted, printable
 
 if TYPE_CHECKING:
     from nnctl.cli.loading import Experiment
@@ -120,9 +120,9 @@ def command(
         print_json(asdict(report) | ({"sweep": swept} if with_sweep else {}))
     else:
         out = console()
-        kind = "images" if settings.data.augment is None else "augmented images"
+        kind = "image" if settings.data.augment is None else "augmented image"
         title = (
-            f"{opened.title}:\n{network.size:,} parameters, {samples} {kind} of "
+            f"{opened.title}:\n{network.size:,} parameters, {counted(samples, kind)} of "
             f"{printable(opened.data.name)}, h = {h:g}"
         )
         out.print(ReportView(title, report, shared=can_be_shared(network)))

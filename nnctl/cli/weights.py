@@ -98,6 +98,8 @@ def command(
     source_of_config = click.get_current_context().get_parameter_source("config")
     if run is not None and source_of_config == click.core.ParameterSource.COMMANDLINE:
         raise UsageError("RUN and --config can't be combined: a run brings its own config")
+    if output is not None and output != Path("-") and output.suffix.lower() != ".png":
+        raise UsageError(f"--output {str(output)!r}: the name must end in .png")
     if as_json and output == Path("-"):
         raise UsageError("--json and --output - both want standard output")
     if run is None and config is None:

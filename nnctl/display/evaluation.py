@@ -16,7 +16,7 @@ from rich.text import Text
 from nnctl.display.digits import Gallery
 from nnctl.display.output import console
 from nnctl.display.tables import NOTHING, figures
-from nnctl.errors import printable
+from nnctl.errors import counted, printable
 from nnctl.nn.functions import Array
 from nnctl.nn.metrics import ClassFigures
 from nnctl.training.evaluation import EvaluationReport
@@ -53,7 +53,7 @@ def print_evaluation(
         checkpoint = f"{printable(Path(report.run_dir).name)}, {checkpoint} checkpoint"
     out.print(
         f"{checkpoint}: {printable(report.dataset)}, {report.split} split, "
-        f"{report.samples:,} images"
+        f"{counted(report.samples, 'image')}"
     )
     samples = report.samples
     batches = math.ceil(samples / batch_size)

@@ -24,7 +24,7 @@ from nnctl.display.curves import accuracy_chart, loss_chart
 from nnctl.display.output import console, is_on_terminal
 from nnctl.display.summary import duration, summary_view
 from nnctl.display.tables import NOTHING
-from nnctl.errors import printable
+from nnctl.errors import counted, printable
 from nnctl.runs.compare import (
     Difference,
     Flattery,
@@ -138,7 +138,7 @@ def print_run(record: StoredRun) -> None:
         out.print(summary_view(msgspec.to_builtins(record.summary), rows, record.monitored))
     elif rows:
         out.print(SideBySide([loss_chart(rows), accuracy_chart(rows)]))
-        out.print(f"\n{len(rows)} epochs so far, {duration(overview['seconds'])}")
+        out.print(f"\n{counted(len(rows), 'epoch')} so far, {duration(overview['seconds'])}")
     else:
         out.print("no epoch is finished yet")
     out.print(printable(record.run), soft_wrap=True)

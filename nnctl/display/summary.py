@@ -13,7 +13,7 @@ from nnctl.display.charts import SideBySide
 from nnctl.display.curves import Row, accuracy_chart, loss_chart, overfitting_chart
 from nnctl.display.tables import NOTHING, figures
 from nnctl.display.verdict import describe_end
-from nnctl.errors import printable
+from nnctl.errors import counted, printable
 
 if TYPE_CHECKING:
     from nnctl.training.trainer import Plan
@@ -54,8 +54,7 @@ def _figures(summary: Mapping[str, Any]) -> Table:
 def _facts(summary: Mapping[str, Any]) -> str:
     epochs, status = summary["epochs"], summary["status"].replace("early_stopped", "stopped early")
     return (
-        f"{status} after {epochs} "
-        f"{'epoch' if epochs == 1 else 'epochs'}, {duration(summary['seconds'])}; "
+        f"{status} after {counted(epochs, 'epoch')}, {duration(summary['seconds'])}; "
         f"{summary['parameters']:,} parameters, seed {summary['seed']}"
     )
 
@@ -71,8 +70,8 @@ def plan_view(plan: Plan) -> RenderableType:
     table = figures(["layer", "output", "parameters"], rows)
     samples = (f"{getattr(plan, f'{part}_samples'):,} {part}" for part in PARTS)
     facts = (
-        f"{plan.steps_per_epoch:,} steps an epoch of {plan.batch_size:,} images, "
-        f"{plan.epochs:,} epochs, {plan.threads} {'thread' if plan.threads == 1 else 'threads'}"
+        f"{counted(plan.steps_per_epoch, 'step')} an epoch of {counted(plan.batch_size, 'image')}, "
+        f"{counted(plan.epochs, 'epoch')}, {counted(plan.threads, 'thread')}"
     )
     title = Text(f"{printable(plan.name)} on {printable(plan.dataset)}", style="bold")
     return Group(title, table, "images: " + ", ".join(samples), facts)

@@ -20,7 +20,7 @@ from nnctl.display.runs import short_names
 from nnctl.display.summary import duration
 from nnctl.display.sweeps import shown
 from nnctl.display.tables import NOTHING
-from nnctl.errors import printable
+from nnctl.errors import counted, printable
 from nnctl.sweeps.folder import SweepFolder
 from nnctl.sweeps.outcome import SweepFinished, rank_trials
 from nnctl.sweeps.plan import Trial
@@ -162,8 +162,7 @@ def end_view(search: Search, trials: Mapping[int, Trial], outcome: SweepFinished
     """Return the end of a sweep: the best trials, each parameter's part in it, the winner."""
     ranking = rank_trials(search, trials)
     ends = ", ".join(counts(trials.values()))
-    word = "trial" if outcome.trials == 1 else "trials"
-    head = f"{outcome.trials} {word}: {ends}; {duration(outcome.seconds)} of training"
+    head = f"{counted(outcome.trials, 'trial')}: {ends}; {duration(outcome.seconds)} of training"
     parts: list[RenderableType] = [Text(head, style="bold")]
     if ranking:
         marks = dict.fromkeys(outcome.tied, "tied") | {outcome.best or 0: "winner"}

@@ -24,6 +24,7 @@ from nnctl.display.charts import sparkline
 from nnctl.display.digits import shrink
 from nnctl.display.png import png
 from nnctl.display.tables import NOTHING, Rows
+from nnctl.errors import counted
 from nnctl.inspection.weights import Distribution, LayerDistributions
 from nnctl.nn.functions import Array
 
@@ -212,7 +213,7 @@ class DistributionsView:
                 if layer.weight is not None and layer.shape is not None
             ],
         )
-        images = f"{self.batch_size:,} images"
+        images = counted(self.batch_size, "image")
         yield Text(f"\nActivations: what each layer puts out for {images}", style="bold")
         yield Rows(
             ("layer", *FIGURES, *MORE),

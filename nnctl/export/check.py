@@ -59,7 +59,7 @@ def run_onnx(path: Path, model: Model, images: Array) -> Array:
     except ImportError:
         raise UsageError(
             "--check runs the file with onnxruntime, which is not installed\n"
-            "pip install onnxruntime installs it"
+            "install it with: pip install onnxruntime"
         ) from None
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     shaped = images.reshape(-1, *model.image_shape)

@@ -44,7 +44,7 @@ def check_installed() -> None:
     except ImportError:
         raise UsageError(
             "pictures are read with Pillow, which is not installed\n"
-            "pip install 'nnctl[pictures]' installs it"
+            "install it with: pip install 'nnctl[pictures]'"
         ) from None
 
 
@@ -62,6 +62,8 @@ def read_file(name: str) -> Picture:
             return read(_buffered(sys.stdin.buffer))
         with open(name, "rb") as file:
             return read(file if file.seekable() else _buffered(file))
+    except IsADirectoryError:
+        raise DataError("a folder; name the pictures in it") from None
     except OSError as error:
         raise DataError(str(error.strerror or error)) from None
 

@@ -10,7 +10,7 @@ from typing import Any
 from nnctl.config import Settings, differences, load_settings, to_yaml
 from nnctl.datasets import DataSet, contents
 from nnctl.datasets.catalogue import PAIRS
-from nnctl.errors import DataError, Diverged, RunError, UsageError, printable
+from nnctl.errors import DataError, Diverged, RunError, UsageError, counted, printable
 from nnctl.files import as_system_failure, exists, has_separator, write_atomically
 from nnctl.runs.checkpoint import Checkpoint, load, versions
 from nnctl.runs.folder import (
@@ -174,7 +174,7 @@ def resume_warnings(before: ResumePoint, threads: int) -> list[str]:
         if version != now.get(name)
     ]
     if before.threads != threads:
-        found.append(f"the run used {before.threads} threads, now it uses {threads}")
+        found.append(f"the run used {counted(before.threads, 'thread')}, now it uses {threads}")
     return [f"{what}: the resumed run may differ in its last bits" for what in found]
 
 

@@ -315,6 +315,16 @@ def test_help_says_how_completion_is_turned_on(capfd: Text) -> None:
         assert f"_NNCTL_COMPLETE={shell} nnctl" in out
 
 
+# One of a kind.
+
+
+def test_one_of_a_kind_is_said_in_the_singular(runs_dir: Path, capfd: Text) -> None:
+    one = ["--epochs", "1", "--batch-size", "1", "--threads", "1", "--check"]
+    out, _ = said(capfd, *TRAIN[:-1], *one)
+    assert out.endswith("1,000 steps an epoch of 1 image, 1 epoch, 1 thread\n")
+    assert ", 1 image of " in said(capfd, "gradcheck", "-c", "tiny", "--samples", "1")[0]
+
+
 # What nnctl keeps.
 
 

@@ -229,6 +229,11 @@ def test_network_of_other_images_gets_the_picture_resized(
     assert (row["box"], row["warnings"]) == (None, [])
 
 
+def test_folder_is_no_picture(runs_dir: Path, capsys: Capture, tmp_path: Path) -> None:
+    assert run(["predict", str(tmp_path)]) == 4
+    assert f"{tmp_path}: a folder; name the pictures in it" in capsys.readouterr().err
+
+
 def test_checkpoint_of_a_folder_needs_no_folder(
     runs_dir: Path, capsys: Capture, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_picture_of_the_first_layer_holds_all_units(runs_dir: Path) -> None:
         (["wide-001", "--units", "50"], 2, "has units 0 to 49"),
         (["wide-001", "--config", "quickstart"], 2, "RUN and --config"),
         (["wide-001", "--json", "--output", "-"], 2, "standard output"),
+        (["wide-001", "--output", "picture.jpg"], 2, "must end in .png"),
         (["nowhere-001"], 5, "nowhere-001"),
     ],
 )
