@@ -152,7 +152,7 @@ def command(
             raise UsageError("give --config FILE (`nnctl config list` names some) or --resume RUN")
 
         parts = before.parts if before else ("train", "test") if tested else ("train",)
-        data = open_data(settings, source, quiet=quiet, parts=parts)
+        data = open_data(settings, source, quiet=quiet, parts=parts, resumed=before is not None)
         if before is not None:
             check_same_data(before, data)
         else:
