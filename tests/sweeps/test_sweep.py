@@ -251,6 +251,30 @@ def test_bayesian_sweep_that_is_killed_again_and_again_ends_the_same(bench: Benc
     assert "killed" not in str([trial(bench.sweep, k)["error"] for k in range(content["trials"])])
 
 
+def test_no_training_outlives_a_sweep_that_is_killed(bench: Bench) -> None:
+    sweep = bench.sweep_file(**GRID, set={"training.epochs": 100000})
+    process = bench.start("sweep", sweep, "--quiet")
+    wait_for(lambda: len(bench.trainings()) == 2)
+    process.kill()
+    wait_for(lambda: not bench.trainings(), within=5)  # one second, on a quiet machine
+
+
+def test_training_that_is_killed_goes_on_and_is_not_counted_as_failed(bench: Bench) -> None:
+    content: dict[str, Any] = {
+        "parameters": {"optimizer.learning_rate": [0.05]},
+        "set": {"training.epochs": 100},
+    }
+    process = bench.start("sweep", bench.sweep_file(**content), "--json")
+    wait_for(lambda: list(bench.sweep.rglob("last.safetensors")))
+    for pid in bench.trainings():
+        bench.kill(pid)
+    done = bench.finish(process)
+    assert (done.code, done.end["complete"], done.end["failed"]) == (0, 1, 0)
+    assert "trial 0: its training was killed; it goes on" in done.err
+    bench("sweep", bench.sweep_file(**content), "--quiet", "--sweeps-dir", "whole")
+    assert results(bench.sweep) == results(bench.folder / "whole/tiny-001")
+
+
 def test_interrupt_ends_within_two_seconds_and_says_how_to_go_on(bench: Bench) -> None:
     sweep = bench.sweep_file(**GRID, set={"training.epochs": 2000})
     process = bench.start("sweep", sweep, "--quiet")
