@@ -73,6 +73,9 @@ OTHER_WORDS: dict[str, dict[str, str]] = {
         "activation": "an activation is a layer of its own, as in `- relu`",
         "init weight_init kernel_initializer": "initializer",
         "bias use_bias": "leave it out: every affine layer has a bias",
+        "config set method trials parallel parameters prune": (
+            "a sweep file has it: `nnctl sweep FILE`"
+        ),
         "device gpu": "leave it out: nnctl computes on the processor",
     },
 }

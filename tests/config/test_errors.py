@@ -202,6 +202,7 @@ def test_wrong_layer_is_placed_and_named(
         ("training: {learning_rate: 3}", "did you mean optimizer.learning_rate?"),
         ("optimizer: {epochs: 3}", "did you mean training.epochs?"),
         ("layers: []", "unknown key 'layers' in the config; did you mean network?"),
+        ("parameters: {seed: [1, 2]}", "a sweep file has it: `nnctl sweep FILE`"),
         ("momentum: 0.9", "did you mean network.N.batch_norm.momentum or optimizer.momentum?"),
     ],
 )
