@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,25 @@ def test_pruned_trials_end_early_and_can_be_gone_on_with(bench: Bench) -> None:
           "--run-dir", whole)  # fmt: skip
     last = Path("checkpoints/last.safetensors")
     assert (run / last).read_bytes() == (whole / last).read_bytes()
+
+
+def test_trial_on_other_data_ends_the_sweep_and_is_not_counted(bench: Bench) -> None:
+    content = {"method": "random", "parameters": BAYES["parameters"], "parallel": 1}
+    bench("sweep", bench.sweep_file(**content | {"trials": 1}), "--quiet")
+    images = bench.folder / "data/train-images-idx3-ubyte"
+    right = images.read_bytes()
+    images.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    changed = bench("sweep", "--resume", "tiny-001", "--trials", "3", "--quiet", code=4)
+    assert "trial 1: trained on other data than earlier trials" in changed.err
+    assert trial(bench.sweep, 1)["state"] == "running"
+    images.write_bytes(right)
+    assert bench("sweep", "--resume", "tiny-001", code=4).err.count("other data") == 1
+    (folder,) = re.findall(r"remove (\S+) and bring", changed.err)
+    shutil.rmtree(bench.folder / folder)
+    done = bench("sweep", "--resume", "tiny-001", "--json")
+    assert done.end["complete"] == 3
+    bench("sweep", bench.sweep_file(**content | {"trials": 3}), "-q", "--sweeps-dir", "whole")
+    assert results(bench.sweep) == results(bench.folder / "whole/tiny-001")
 
 
 # Killed, stopped, in use.
