@@ -67,8 +67,8 @@ class OutputFile(click.Path):
     """A file to write a result to, - for standard output; never one that nnctl itself keeps."""
 
     def __init__(self) -> None:
-        """Leave permissions to the system, whose message says more."""
-        super().__init__(path_type=Path, dir_okay=False, readable=False)
+        """Leave folders and permissions to the system, whose message says more."""
+        super().__init__(path_type=Path, readable=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
