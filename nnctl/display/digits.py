@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -63,11 +63,8 @@ class Picture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines of the image, then the caption."""
         image = shrink(self.image, options.max_width)
-        rows, columns = image.shape
-        pairs = np.zeros((math.ceil(rows / 2), 2, columns))  # an odd last row gets a dark one
-        pairs.reshape(-1, columns)[:rows] = image
         in_colour = console.color_system is not None and not console.no_color
-        for upper, lower in pairs:
+        for upper, lower in row_pairs(image):
             if in_colour and not options.ascii_only:
                 places = zip(upper.astype(int), lower.astype(int), strict=True)
                 for greys, same in itertools.groupby(places):
@@ -75,9 +72,7 @@ class Picture:
             else:
                 yield Segment(_characters(upper, lower, ASCII if options.ascii_only else BLOCKS))
             yield Segment.line()
-        if self.caption:
-            caption = Text(self.caption, justify="center", overflow="fold")
-            yield from console.render(caption, options.update(width=columns))
+        yield from caption_below(image, self.caption, console, options)
 
 
 @dataclass(frozen=True)
@@ -91,6 +86,24 @@ class Gallery:
         """Yield row after row of pictures."""
         pairs = zip(self.images, self.captions, strict=True)
         yield Columns([Picture(*pair) for pair in pairs], padding=(0, 2))
+
+
+def row_pairs(image: Array) -> Array:
+    """Return the rows of `image` two by two, (lines, 2, columns); an odd last one gets zeros."""
+    rows, columns = image.shape
+    pairs = np.zeros((math.ceil(rows / 2), 2, columns))
+    pairs.reshape(-1, columns)[:rows] = image
+    return pairs
+
+
+def caption_below(
+    image: Array, caption: str, console: Console, options: ConsoleOptions
+) -> Iterable[Segment]:
+    """Return the caption of an image, centred below it and folded to its width; "": nothing."""
+    if not caption:
+        return ()
+    text = Text(caption, justify="center", overflow="fold")
+    return console.render(text, options.update(width=image.shape[1]))
 
 
 def shrink(image: Array, width: int) -> Array:

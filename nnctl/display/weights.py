@@ -21,7 +21,7 @@ from rich.style import Style
 from rich.text import Text
 
 from nnctl.display.charts import sparkline
-from nnctl.display.digits import shrink
+from nnctl.display.digits import caption_below, row_pairs, shrink
 from nnctl.display.png import png
 from nnctl.display.tables import NOTHING, Rows
 from nnctl.errors import counted
@@ -108,10 +108,7 @@ class UnitPicture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines, then the caption."""
         weights = shrink(self.weights, options.max_width)
-        rows, columns = weights.shape
-        pairs = np.zeros((math.ceil(rows / 2), 2, columns))  # an odd last row gets zeros
-        pairs.reshape(-1, columns)[:rows] = weights
-        for pair in pairs:
+        for pair in row_pairs(weights):
             if _in_colour(console, options):
                 places = zip(*levels(pair, self.largest).tolist(), strict=True)
                 for place, same in itertools.groupby(places):
@@ -119,9 +116,7 @@ class UnitPicture:
             else:
                 yield Segment(_characters(pair.mean(axis=0), self.largest, _shades(options)))
             yield Segment.line()
-        if self.caption:
-            caption = Text(self.caption, justify="center", overflow="fold")
-            yield from console.render(caption, options.update(width=columns))
+        yield from caption_below(weights, self.caption, console, options)
 
 
 @dataclass(frozen=True)
