@@ -21,7 +21,6 @@ from nnctl.export.model import Model
 from nnctl.nn.functions import Array
 from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import GELU, LAYERS
-from nnctl.nn.losses import SoftmaxWithLoss
 from nnctl.pictures import preparation
 from nnctl.training.mistakes import Mistake
 
@@ -94,7 +93,7 @@ def _content(model: Model, mistakes: Sequence[Mistake]) -> dict[str, Any]:
     return {
         "layers": layers,
         "weights": _text(b"".join(map(three_bytes, arrays))),
-        "softmax": isinstance(model.loss, SoftmaxWithLoss),
+        "softmax": model.loss.has_probabilities,
         "image_shape": model.image_shape,
         "mnist_like": model.mnist_like,
         "class_names": model.class_names or [*map(str, range(network.widths[-1]))],

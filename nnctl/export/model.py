@@ -9,7 +9,7 @@ import numpy as np
 from nnctl.datasets import Samples
 from nnctl.datasets.batches import Gatherer
 from nnctl.nn.functions import Array
-from nnctl.nn.losses import Loss, SoftmaxWithLoss
+from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
 
 
@@ -26,7 +26,7 @@ class Model:
     @property
     def output(self) -> str:
         """What the scores are called: probabilities, or with mean_squared_error outputs."""
-        return "probabilities" if isinstance(self.loss, SoftmaxWithLoss) else "outputs"
+        return "probabilities" if self.loss.has_probabilities else "outputs"
 
     @property
     def arrays(self) -> dict[str, Array]:

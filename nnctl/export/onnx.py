@@ -21,7 +21,6 @@ from nnctl.export.model import Model
 from nnctl.nn.functions import Array
 from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import GELU, LAYERS, BatchNorm, Layer, LeakyReLU
-from nnctl.nn.losses import SoftmaxWithLoss
 
 OPSET, IR = 17, 8
 FLOAT, UINT8, INT64 = 1, 2, 7  # TensorProto.DataType
@@ -161,7 +160,7 @@ def to_onnx(model: Model) -> bytes:
     graph.add("Flatten", axis=1)
     for index, layer in enumerate(model.network.layers):
         WRITERS[kind_of(LAYERS, layer)](graph, model.network.layer_name(index), layer)
-    if isinstance(model.loss, SoftmaxWithLoss):
+    if model.loss.has_probabilities:
         graph.add("Softmax", result=model.output, axis=1)
     else:
         graph.add("Identity", result=model.output)

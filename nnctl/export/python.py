@@ -13,7 +13,6 @@ from nnctl import __version__
 from nnctl.export.model import Model
 from nnctl.nn.hyperparameters import kind_of
 from nnctl.nn.layers import GELU, LAYERS
-from nnctl.nn.losses import SoftmaxWithLoss
 
 TEMPLATE = Path(__file__).with_name("standalone.py.txt")
 WIDTH = 100  # characters of a line
@@ -52,7 +51,7 @@ def to_python(model: Model) -> bytes:
         weights += [f'    "{name}": ({array.shape}, """', *text, '"""),']
     rows, columns = model.image_shape
     labels = model.class_names or tuple(map(str, range(network.widths[-1])))
-    softmax = isinstance(model.loss, SoftmaxWithLoss)
+    softmax = model.loss.has_probabilities
     file = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         summary=model.summary,
         version=__version__,

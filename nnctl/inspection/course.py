@@ -23,7 +23,7 @@ STUCK = 0.9  # of a unit's outputs that are far off
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class TrainingCourse:
     """How training has gone: a figure for each finished epoch."""
 
     initial_loss: float | None  # of the first batch
@@ -49,7 +49,7 @@ def shrunk_weights(start: Network, network: Network, optimizer: Optimizer) -> It
 
 
 def small_move(
-    course: Course,
+    course: TrainingCourse,
     start: Network,
     network: Network,
     optimizer: Optimizer,
@@ -83,7 +83,7 @@ def small_move(
     )
 
 
-def loss_jumped(course: Course) -> Iterator[Finding]:
+def loss_jumped(course: TrainingCourse) -> Iterator[Finding]:
     """Yield the first epoch whose mean batch loss lies far above the best before it."""
     if course.initial_loss is None:
         return

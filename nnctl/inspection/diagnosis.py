@@ -180,7 +180,7 @@ def single_sample(layer: str) -> Finding:
 
 def _initial_loss(trace: Trace, network: Network, loss: Loss) -> Iterator[Finding]:
     even = math.log(trace.classes)
-    if isinstance(loss, SoftmaxWithLoss) and FAR < abs(trace.loss - even) < math.inf:
+    if loss.has_probabilities and FAR < abs(trace.loss - even) < math.inf:
         yield Finding(
             "initial_loss",
             None,
@@ -234,7 +234,7 @@ def _output_activation(network: Network, loss: Loss) -> Iterator[Finding]:
 
     Outputs that are meant to be 0 or 1 may well come out of a sigmoid or tanh.
     """
-    in_the_way = Activation | Dropout if isinstance(loss, SoftmaxWithLoss) else ReLU
+    in_the_way = Activation | Dropout if loss.has_probabilities else ReLU
     last = max((index for index, _ in affine_layers(network)), default=-1)
     for index, layer in list(enumerate(network.layers))[last + 1 :]:
         if isinstance(layer, in_the_way):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnctl.nn.functions import Array, one_hot
+from nnctl.nn.functions import Array
 from nnctl.nn.layers import Activation, Dropout
-from nnctl.nn.losses import SoftmaxWithLoss
 from nnctl.nn.network import Network
 from nnctl.nn.step import Step
 
@@ -94,12 +93,10 @@ def step_numbers(step: Step, samples: Array, learning_rate: float) -> Numbers:
         step.update(1, learning_rate)
         updated = [_copies(layer.gradients, layer) for layer in network.layers]
         new_batch_loss = step.backpropagate(samples, 1)
-    smoothing = loss.label_smoothing if isinstance(loss, SoftmaxWithLoss) else 0.0
-    classes = network.widths[-1]
     return Numbers(
         x=x,
         labels=labels,
-        targets=(1 - smoothing) * one_hot(labels, classes) + smoothing / classes,
+        targets=loss.targets(labels, network.widths[-1]),
         layers=tuple(
             LayerNumbers(
                 name=network.layer_name(index),

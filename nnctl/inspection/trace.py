@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from nnctl.inspection.histogram import histogram
-from nnctl.nn.functions import Array, one_hot
+from nnctl.nn.functions import Array
 from nnctl.nn.layers import Activation, Layer, Sigmoid, Tanh
-from nnctl.nn.losses import Loss, SoftmaxWithLoss
+from nnctl.nn.losses import Loss
 from nnctl.nn.network import Network
 from nnctl.nn.step import Step
 
@@ -127,17 +127,14 @@ def trace_sample(network: Network, loss: Loss, x: Array, label: int) -> SampleTr
         batch_loss = loss.forward(outputs, labels)
         gradient = loss.backward()
         reported = loss.per_sample(outputs, labels)
-        has_softmax = isinstance(loss, SoftmaxWithLoss)
-        # dz = y - t, so that t = y - dz is the target, label smoothing included
-        target = scores - gradient if has_softmax else one_hot(labels, scores.shape[1])
     return SampleTrace(
         label=label,
         prediction=int(scores.argmax()),
         loss=float(reported[0]),
         batch_loss=batch_loss,
         outputs=tuple(outputs[0].tolist()),
-        probabilities=tuple(scores[0].tolist()) if has_softmax else None,
-        target=tuple(target[0].tolist()),
+        probabilities=tuple(scores[0].tolist()) if loss.has_probabilities else None,
+        target=tuple(loss.targets(labels, scores.shape[1])[0].tolist()),
         gradient=tuple(gradient[0].tolist()),
     )
 

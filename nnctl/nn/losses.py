@@ -6,6 +6,7 @@ Outputs are (batch, classes), labels (batch,) integers. A loss is a mean over th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,6 +16,12 @@ from nnctl.nn.hyperparameters import Fraction, Hyperparameters
 
 class Loss(Hyperparameters):
     """A loss; a subclass is a dataclass whose fields are its config keys."""
+
+    has_probabilities: ClassVar[bool] = False  # whether the scores are: softmax of the outputs
+
+    def targets(self, labels: Array, classes: int, dtype: Any = np.float32) -> Array:
+        """Return what the scores are compared with, (batch, classes): here one-hot."""
+        return one_hot(labels, classes, dtype)
 
     def forward(self, outputs: Array, labels: Array) -> float:
         """Return what training minimises, and remember what the backward pass needs."""
@@ -42,7 +49,14 @@ class SoftmaxWithLoss(Loss):
     elsewhere (Szegedy et al. 2016, "Rethinking the Inception architecture", section 7).
     """
 
+    has_probabilities: ClassVar[bool] = True
+
     label_smoothing: Fraction = 0.0
+
+    def targets(self, labels: Array, classes: int, dtype: Any = np.float32) -> Array:
+        """Return t: one-hot but for the label smoothing."""
+        s = self.label_smoothing
+        return (1 - s) * super().targets(labels, classes, dtype) + s / classes
 
     def forward(self, outputs: Array, labels: Array) -> float:
         """Return the mean cross-entropy, in nats."""
@@ -88,7 +102,7 @@ class MeanSquaredError(Loss):
 
     def forward(self, outputs: Array, labels: Array) -> float:
         """Return the mean squared error."""
-        self.difference = outputs - one_hot(labels, outputs.shape[1], outputs.dtype)
+        self.difference = outputs - self.targets(labels, outputs.shape[1], outputs.dtype)
         return float(np.square(self.difference).mean(dtype=np.float64))
 
     def backward(self, dout: float = 1.0) -> Array:
@@ -97,7 +111,7 @@ class MeanSquaredError(Loss):
 
     def per_sample(self, outputs: Array, labels: Array) -> Array:
         """Return the mean over the classes of (y - t)^2 of each sample."""
-        difference = outputs - one_hot(labels, outputs.shape[1], outputs.dtype)
+        difference = outputs - self.targets(labels, outputs.shape[1], outputs.dtype)
         losses: Array = np.square(difference).mean(axis=1)
         return losses
 

@@ -26,7 +26,6 @@ from nnctl.display.tables import NOTHING
 from nnctl.display.verdict import describe_end
 from nnctl.display.weights import tiled, weights_png
 from nnctl.inspection.weights import reach, unit_images
-from nnctl.nn.losses import SoftmaxWithLoss
 from nnctl.nn.network import Network
 from nnctl.report.contents import RunContents
 from nnctl.report.pieces import HEATS, pairs, section, table
@@ -211,7 +210,7 @@ def _mistakes(run: RunContents) -> Markup:
 
 
 def _mistake(mistake: Mistake, run: RunContents) -> Markup:
-    is_probability = isinstance(run.loss, SoftmaxWithLoss)
+    is_probability = run.loss.has_probabilities
     head, *scores = caption(mistake, run.class_names, is_probability).split("\n")
     rows, columns = run.image_shape
     picture = element(

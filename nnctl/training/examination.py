@@ -15,7 +15,7 @@ from nnctl.config import Settings, build
 from nnctl.datasets import DataSet
 from nnctl.datasets.batches import Gatherer, shuffled
 from nnctl.inspection.course import (
-    Course,
+    TrainingCourse,
     lagging_averages,
     loss_jumped,
     narrow_layer,
@@ -53,9 +53,9 @@ class Examination:
     neighbour_accuracy: float  # of their nearest neighbours
 
 
-def course_of(rows: Sequence[Mapping[str, Any]], initial_loss: float | None) -> Course:
+def course_of(rows: Sequence[Mapping[str, Any]], initial_loss: float | None) -> TrainingCourse:
     """Return how training has gone, from its metrics and the loss of its first batch."""
-    return Course(
+    return TrainingCourse(
         initial_loss=initial_loss,
         batch_losses=[row["batch_loss"] for row in rows],
         learning_rates=[row["learning_rate"] for row in rows],
@@ -66,7 +66,7 @@ def examine(
     settings: Settings,
     data: DataSet,
     weights: Mapping[str, Array] | None = None,
-    course: Course | None = None,
+    course: TrainingCourse | None = None,
 ) -> Examination:
     """Examine the network with `weights` and its training so far; without them, before training.
 

@@ -19,7 +19,7 @@ from nnctl.config import Settings
 from nnctl.datasets import DataSet
 from nnctl.inspection.diagnosis import either
 from nnctl.nn.functions import Array
-from nnctl.nn.losses import Loss, SoftmaxWithLoss
+from nnctl.nn.losses import Loss
 from nnctl.training.events import EpochFinished, Evidence, Judgement, Verdict
 from nnctl.training.examination import POOR_ACCURACY, course_of, examine
 
@@ -49,7 +49,7 @@ def guessing(loss: Loss, labels: Array, classes: int) -> Guessing:
     """
     frequencies = np.bincount(labels, minlength=classes) / max(len(labels), 1)
     outputs = frequencies
-    if isinstance(loss, SoftmaxWithLoss):
+    if loss.has_probabilities:
         outputs = np.log(np.maximum(frequencies, 1e-300))
     losses = loss.per_sample(np.tile(outputs, (len(labels), 1)), labels)
     return Guessing(float(frequencies.max(initial=0)), losses)

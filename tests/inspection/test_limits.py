@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnctl.inspection.course import (
-    Course,
+    TrainingCourse,
     lagging_averages,
     loss_jumped,
     narrow_layer,
@@ -232,9 +232,9 @@ def test_images_and_labels_without_differences_are_found() -> None:
 # The course of training.
 
 
-def course(*losses: float, initial: float = 2.0, rate: float = 0.1) -> Course:
+def course(*losses: float, initial: float = 2.0, rate: float = 0.1) -> TrainingCourse:
     rates = [rate] * len(losses)
-    return Course(initial_loss=initial, batch_losses=losses, learning_rates=rates)
+    return TrainingCourse(initial_loss=initial, batch_losses=losses, learning_rates=rates)
 
 
 def test_jump_of_the_loss_is_found_beyond_its_limit_alone() -> None:
