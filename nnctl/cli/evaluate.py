@@ -96,11 +96,11 @@ def command(
     import time
     from dataclasses import asdict
 
-    from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
+    from nnctl.cli.loading import find_weights, open_data, warn_of_other_data
     from nnctl.config import build
     from nnctl.display.output import print_json, write_result
     from nnctl.files import as_text, has_separator
-    from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
+    from nnctl.nn.losses import LOSSES
     from nnctl.pictures.folder import holds_pictures, load_pictures
     from nnctl.pictures.reading import check_installed
     from nnctl.runs.predictions import predictions_csv
@@ -111,7 +111,8 @@ def command(
     to_stdout = csv == Path("-")
     if to_stdout and (as_json or quiet):
         raise UsageError("--predictions - and --json or --quiet both want standard output")
-    checkpoint, folder, which = find_checkpoint(run, runs_dir, which=which, dataset=dataset)
+    weights = find_weights(run, runs_dir, which=which, dataset=dataset)
+    checkpoint = weights.checkpoint
     settings = checkpoint.settings
     if part == "validation" and not settings.data.validation:
         raise UsageError("--split validation: this run held no validation images out")
@@ -140,8 +141,8 @@ def command(
     report = report_on(
         result,
         network.widths[-1],
-        run_dir=as_text(folder) if folder else None,
-        checkpoint=as_text(which),
+        run_dir=as_text(weights.run) if weights.run else None,
+        checkpoint=as_text(weights.which),
         dataset=as_text(data.name),
         split=part,
     )
@@ -160,7 +161,7 @@ def command(
             data.class_names,
             data.image_shape,
             confident_mistakes(network, loss, samples, indices, result, errors),
-            probabilities=isinstance(loss, SoftmaxWithLoss),
+            probabilities=loss.has_probabilities,
             batch_size=batch_size,
             seconds=seconds,
         )

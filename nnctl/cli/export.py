@@ -88,7 +88,7 @@ def command(
 
     import numpy as np
 
-    from nnctl.cli.loading import find_checkpoint, open_data
+    from nnctl.cli.loading import find_weights, open_data
     from nnctl.config import build
     from nnctl.display.export import print_export
     from nnctl.display.output import print_json, write_result
@@ -102,7 +102,8 @@ def command(
     if as_json and output == Path("-"):
         raise UsageError("--json and --output - both want standard output")
     for_data = checked or FORMATS[kind].shows_mistakes
-    checkpoint, folder, which = find_checkpoint(run, runs_dir, for_data=for_data)
+    weights = find_weights(run, runs_dir, for_data=for_data)
+    checkpoint = weights.checkpoint
     settings = checkpoint.settings
     model = Model(
         network=checkpoint.network(),
@@ -126,8 +127,8 @@ def command(
     result = check(data, kind, model, loaded.test) if checked else None
     write_result(output, data)
     report = {
-        "run_dir": as_text(folder) if folder else None,
-        "checkpoint": as_text(which),
+        "run_dir": as_text(weights.run) if weights.run else None,
+        "checkpoint": as_text(weights.which),
         "format": kind,
         "output": as_text(output),
         "bytes": len(data),

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnctl.errors import ConfigError, RunError, UsageError, printable
+from nnctl.errors import ConfigError, UsageError, printable
 
 if TYPE_CHECKING:
     from nnctl.config import Settings
     from nnctl.datasets import DataSet, Source
     from nnctl.datasets.batches import Gatherer
-    from nnctl.inspection.course import Course
+    from nnctl.inspection.course import TrainingCourse
     from nnctl.nn.functions import Array
     from nnctl.nn.network import Network
     from nnctl.runs.checkpoint import Checkpoint
     from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
-    from nnctl.runs.recorder import InitialWeights
+    from nnctl.runs.weights import TrainedWeights
     from nnctl.training.trainer import Progress
 
 DEFAULT_CONFIG = "quickstart"
@@ -167,7 +167,7 @@ class Experiment:
             network.load(self.weights)
         return network
 
-    def course(self) -> Course | None:
+    def course(self) -> TrainingCourse | None:
         """Return how the run has gone, also after these weights; None without one.
 
         Raises:
@@ -210,7 +210,8 @@ def open_experiment(
         raise UsageError("--config and --run can't be combined: a run brings its own config")
     key = "data.dataset"
     dataset = dict(overrides).get(key)
-    checkpoint, folder, _ = find_checkpoint(run, runs_dir, dataset=dataset, option=f"--set {key}")
+    weights = find_weights(run, runs_dir, dataset=dataset, option=f"--set {key}")
+    checkpoint, folder = weights.checkpoint, weights.run
     if folder is not None:
         settings = load_settings(str(folder.config), overrides)
     else:
@@ -247,38 +248,7 @@ def note_hidden(name: str, found: Found) -> None:
         note(f"{shown} is the run {printable(found.run)}; the folder here is ./{shown}")
 
 
-def initial_weights(name: str, runs_dir: Path, settings: Settings, data: DataSet) -> InitialWeights:
-    """Return the weights of `--from`, once they fit the network of `settings`.
-
-    Raises:
-        ConfigError: an array is missing, one too many, or of another shape.
-        RunError: run or checkpoint are missing or damaged.
-
-    """
-    from nnctl.files import as_text, sha256_of
-    from nnctl.runs.find import find
-    from nnctl.runs.recorder import InitialWeights
-    from nnctl.training.engine import build_network
-
-    checkpoint, run, which = find_checkpoint(name, runs_dir, for_data=False)
-    path = find(name, runs_dir).checkpoint
-    if path is None:
-        assert run is not None
-        path = run.best if which == "best" else run.last
-    network = build_network(settings, data.train.images.shape[1])
-    wanted = {key: array.shape for key, array in network.named_arrays().items()}
-    found = {key: array.shape for key, array in checkpoint.snapshot.parameters.items()}
-    for key in sorted(wanted | found):
-        if wanted.get(key) != found.get(key):
-            here, there = (shapes.get(key, "missing") for shapes in (wanted, found))
-            raise ConfigError(
-                f"--from {printable(name)}: {key} is {there} there, but {here} in this config's "
-                "network\ntrain the network that the weights belong to"
-            )
-    return InitialWeights(checkpoint.snapshot.parameters, as_text(path), sha256_of(path))
-
-
-def find_checkpoint(
+def find_weights(
     name: str,
     runs_dir: Path,
     *,
@@ -286,52 +256,20 @@ def find_checkpoint(
     dataset: str | None = None,
     option: str = "--dataset",
     for_data: bool = True,
-) -> tuple[Checkpoint, RunFolder | None, str]:
-    """Return a checkpoint, its run if it lies in one, and which it is: best, last or its path.
-
-    `name` is a run or a safetensors file, `dataset` replaces the data set that was trained on, as
-    `option` of the command does. Without `for_data` the data set need not be known.
+) -> TrainedWeights:
+    """Return the checkpoint that RUN names, and say so where it might mean another.
 
     Raises:
-        RunError: run or checkpoint are missing or damaged.
+        UsageError, RunError, SystemFailure: as `nnctl.runs.find.find` and
+            `nnctl.runs.weights.read_weights`, which explains the arguments.
 
     """
-    from nnctl.files import exists
-    from nnctl.runs.checkpoint import FOLDER, load
     from nnctl.runs.find import find
-    from nnctl.runs.folder import read_config
+    from nnctl.runs.weights import read_weights
 
-    named = find(name, runs_dir)
-    note_hidden(name, named)
-    run = named.run
-    if named.checkpoint is not None:
-        if which is not None:
-            raise UsageError("--checkpoint chooses one of a run's; a file is one already")
-        path, found = named.checkpoint, name
-    else:
-        assert run is not None
-        found = which or ("best" if exists(run.best) else "last")
-        path = run.best if found == "best" else run.last
-    checkpoint = load(path)
-    settings = checkpoint.settings
-    # Before the end of its first epoch a run has no best.
-    begun = checkpoint.snapshot.progress.history and settings.data.validation
-    if run is not None and which is None and found == "last" and begun:
-        raise RunError(
-            f"{printable(run.best)}: missing\n"
-            f"bring the original file back, or name {printable(run.last)} in its place"
-        )
-    if run is not None:
-        own = read_config(run)
-        dataset = dataset or own.data.dataset
-        settings = replace(settings, name=own.name)
-    if for_data and dataset is None and settings.data.dataset == FOLDER:
-        raise UsageError(
-            f"{printable(name)}: was trained on a folder of its own: name one with {option}"
-        )
-    if dataset is not None:
-        settings = replace(settings, data=replace(settings.data, dataset=dataset))
-    return replace(checkpoint, settings=settings), run, found
+    found = find(name, runs_dir)
+    note_hidden(name, found)
+    return read_weights(name, found, which=which, dataset=dataset, option=option, for_data=for_data)
 
 
 def warn_of_other_data(checkpoint: Checkpoint, data: DataSet) -> None:

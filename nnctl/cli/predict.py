@@ -64,16 +64,16 @@ def command(
     passed untouched), prediction, label_name, probability, probabilities, inverted,
     stroke_width (pixels of 28 x 28), adjusted (thickened, thinned or null), warnings.
     """
-    from nnctl.cli.loading import find_checkpoint
+    from nnctl.cli.loading import find_weights
     from nnctl.config import build
     from nnctl.display.output import print_json
-    from nnctl.nn.losses import LOSSES, SoftmaxWithLoss
+    from nnctl.nn.losses import LOSSES
     from nnctl.pictures.reading import check_installed, read_file
     from nnctl.pictures.recognition import Reader, recognise
     from nnctl.pictures.saving import save_stages
 
     check_installed()
-    checkpoint, _, _ = find_checkpoint(run, runs_dir, for_data=False)
+    checkpoint = find_weights(run, runs_dir, for_data=False).checkpoint
     loss = build(LOSSES, checkpoint.settings.loss)
     reader = Reader(
         checkpoint.network(), loss, checkpoint.image_shape, mnist_like=checkpoint.mnist_like
@@ -101,7 +101,7 @@ def command(
                 stages,
                 found,
                 checkpoint.class_names,
-                probabilities=isinstance(loss, SoftmaxWithLoss),
+                probabilities=loss.has_probabilities,
             )
         for row in rows:
             try:

@@ -98,7 +98,7 @@ def _measured(
     threads: int | None,
 ) -> RunContents:
     """Return all that a page shows of a run."""
-    from nnctl.cli.loading import find_checkpoint, open_data, warn_of_other_data
+    from nnctl.cli.loading import find_weights, open_data, warn_of_other_data
     from nnctl.report.contents import measure, split_of
     from nnctl.runs.run import read_stored_run
 
@@ -106,11 +106,12 @@ def _measured(
     part = split or split_of(run, record.settings)
     if part == "validation" and not record.settings.data.validation:
         raise UsageError(f"--split validation: {printable(run)} held no validation images out")
-    checkpoint, _, which = find_checkpoint(str(run), runs_dir)
+    weights = find_weights(str(run), runs_dir)
+    checkpoint = weights.checkpoint
     parts = ("test",) if part == "test" else ("train",)
     data = open_data(checkpoint.settings, source, inputs=checkpoint.inputs, parts=parts)
     warn_of_other_data(checkpoint, data)
-    return measure(record, checkpoint, which, data, part, threads)
+    return measure(record, checkpoint, weights.which, data, part, threads)
 
 
 def _read_sweep(sweep: SweepFolder, measured: Callable[[RunFolder], RunContents]) -> SweepContents:

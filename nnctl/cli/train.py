@@ -113,11 +113,12 @@ def command(
     """
     import msgspec
 
-    from nnctl.cli.loading import find_run, initial_weights, open_data, read_settings
+    from nnctl.cli.loading import find_run, find_weights, open_data, read_settings
     from nnctl.config import warnings
     from nnctl.display.output import warn
     from nnctl.runs.lock import check_free, new_run, owned
     from nnctl.runs.resume import check_same_data, resume_point
+    from nnctl.runs.weights import initial_weights
     from nnctl.training.engine import split_data
     from nnctl.training.threads import requested
 
@@ -158,7 +159,10 @@ def command(
         else:
             for message in warnings(settings, len(data.train.labels)):
                 warn(message)
-        weights = None if origin is None else initial_weights(origin, runs_dir, settings, data)
+        weights = None
+        if origin is not None:
+            found = find_weights(origin, runs_dir, for_data=False)
+            weights = initial_weights(origin, found, settings, data.train.images.shape[1])
         threads = threads or (before.threads if before else requested())
         if check_only:
             _check_and_plan(settings, data, threads, before, as_json=as_json, quiet=quiet)
