@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -77,6 +78,20 @@ class Diverged(NnctlError):
     """Training left the finite numbers, or its loss exploded."""
 
     exit_code = ExitCode.DIVERGED
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return a message's hint at the word that was probably meant, `otherwise` if none is near.
+
+    >>> did_you_mean("epoch", ["epochs", "loss"], "there are epochs, loss")
+    'did you mean epochs?'
+    >>> did_you_mean("x", ["epochs", "loss"], "there are epochs, loss")
+    'there are epochs, loss'
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def printable(text: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -13,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from nnctl.cli.completion import completing
-from nnctl.errors import CheckFailed, UsageError
+from nnctl.errors import CheckFailed, UsageError, did_you_mean
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
@@ -83,22 +82,20 @@ def _parse(text: str, fields: Fields) -> Requirement:
         )
     field, symbol, written = match.groups()
     if field not in fields:
-        near = _nearest(field, fields)
-        hint = f"did you mean {near}?" if near else f"there are {', '.join(fields)}"
+        hint = did_you_mean(_meant(field, fields), fields, f"there are {', '.join(fields)}")
         raise UsageError(f"--require {text!r}: no such field; {hint}")
     words = fields[field]
     value = _word(text, symbol, written, words) if words else _number(text, field, written)
     return Requirement(text, field, symbol, value)
 
 
-def _nearest(field: str, fields: Fields) -> str | None:
-    """Return the field that was probably meant: by another tool's name, or misspelt."""
+def _meant(field: str, fields: Fields) -> str:
+    """Return a field's own name if it is another tool's, or lies in an object."""
     renamed = "_".join(SYNONYMS.get(part, part) for part in field.split("_"))
     if renamed in fields:
         return renamed
     ends = [name for name in fields if name.endswith(f".{field}")]  # in an object
-    near = ends or difflib.get_close_matches(renamed, fields, n=1)
-    return near[0] if near else None
+    return ends[0] if ends else renamed
 
 
 def _number(text: str, field: str, written: str) -> float:
@@ -121,8 +118,7 @@ def _word(text: str, symbol: str, written: str, words: Sequence[str]) -> str:
             f"--require {text!r}: a word is compared by {' or '.join(FOR_WORDS)}, not {symbol}"
         )
     if written not in words:
-        near = difflib.get_close_matches(written, words, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it is one of {', '.join(words)}"
+        hint = did_you_mean(written, words, f"it is one of {', '.join(words)}")
         raise UsageError(f"--require {text!r}: never {written}; {hint}")
     return written
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnctl.datasets.idx import IMAGES, LABELS
-from nnctl.errors import UsageError, printable
+from nnctl.errors import UsageError, did_you_mean, printable
 from nnctl.files import has_separator
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
@@ -206,10 +206,7 @@ def find(name: str) -> KnownSet | Path:
         return Path(name)
     if name in CATALOGUE:
         return CATALOGUE[name]
-    import difflib
-
-    near = difflib.get_close_matches(name, CATALOGUE, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}."
+    hint = did_you_mean(name, CATALOGUE, f"known are {', '.join(CATALOGUE)}.")
     raise UsageError(
         f"unknown data set {printable(name)}; {hint} A folder is written with a separator, as in "
         f".{os.sep}{printable(name)}"

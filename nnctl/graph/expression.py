@@ -13,14 +13,13 @@ multiplies; so -x is read as -1 * x, and x - y as x + -1 * y. The text is only e
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, NoReturn, TypeVar
 
-from nnctl.errors import UsageError, pointed, printable
+from nnctl.errors import UsageError, did_you_mean, pointed, printable
 from nnctl.graph.graph import Graph, Leaf, Node, Operation, Undefined
 from nnctl.graph.operations import FUNCTIONS, OPERATORS, Add, Multiply, Power
 
@@ -94,12 +93,9 @@ class Expression:
     def _refuse(self, name: str, known: list[str]) -> NoReturn:
         if name in self.named:
             raise UsageError(f"{name}=...: the expression computes {name}; only numbers can be set")
-        close = difflib.get_close_matches(name, known, 1)
         there_are = f"it has {', '.join(known)}" if known else "it has none"
-        raise UsageError(
-            f"{name}=...: the expression has no variable {name}; "
-            + (f"did you mean {close[0]}?" if close else there_are)
-        )
+        hint = did_you_mean(name, known, there_are)
+        raise UsageError(f"{name}=...: the expression has no variable {name}; {hint}")
 
 
 def read(text: str) -> Expression:
@@ -274,9 +270,8 @@ class _Parser:
         """Read the inputs of a function."""
         kind = FUNCTIONS.get(token.text)
         if kind is None:
-            close = difflib.get_close_matches(token.text, FUNCTIONS, 1)
-            meant = ELSEWHERE.get(token.text) or (close[0] if close else None)
-            hint = f"did you mean {meant}?" if meant else f"there are {', '.join(FUNCTIONS)}"
+            there_are = f"there are {', '.join(FUNCTIONS)}"
+            hint = did_you_mean(ELSEWHERE.get(token.text, token.text), FUNCTIONS, there_are)
             product = f"; {OPERATOR} is missing" if token.text in self.known() else ""
             self.fail(f"there is no function {token.text}{product or f'; {hint}'}", token.column)
         inputs = self.deeper(self.arguments)

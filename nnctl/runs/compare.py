@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -15,7 +14,7 @@ import numpy as np
 from nnctl.config import leaves, to_dict
 from nnctl.datasets import contents
 from nnctl.datasets.catalogue import PAIRS
-from nnctl.errors import UsageError, printable
+from nnctl.errors import UsageError, did_you_mean, printable
 from nnctl.files import exists, sha256_of
 from nnctl.runs.predictions import read_predictions
 from nnctl.runs.run import StoredRun
@@ -87,8 +86,7 @@ def rank_runs(records: Sequence[StoredRun], by: str | None = None) -> list[Store
     ]  # the overview last: `seed` is the same in both
     if tables and not any(by in table for table in tables):
         known = list(dict.fromkeys(key for table in tables for key in table))
-        near = difflib.get_close_matches(by, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+        hint = did_you_mean(by, known, f"there are {', '.join(known)}")
         raise UsageError(f"--by {printable(by)}: no such field; {hint}")
     values = [table.get(by) for table in tables]
     numeric = all(isinstance(value, int | float | None) for value in values)
