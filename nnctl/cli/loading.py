@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
     from nnctl.runs.weights import TrainedWeights
-    from nnctl.training.trainer import Progress
+    from nnctl.training.engine import InitialWeights
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -133,9 +133,13 @@ class Experiment:
     settings: Settings
     data: DataSet
     run: str | None = None  # as it was named
-    weights: dict[str, Array] | None = None  # the run's; None: the network is not trained yet
-    folder: RunFolder | None = None  # the run's, if the weights lie in one
-    progress: Progress | None = None  # with these weights
+    checkpoint: Checkpoint | None = None  # the run's; None: the network is not trained yet
+    folder: RunFolder | None = None  # the run's, if the checkpoint lies in one
+
+    @property
+    def weights(self) -> dict[str, Array] | None:
+        """The weights of the checkpoint."""
+        return None if self.checkpoint is None else self.checkpoint.snapshot.parameters
 
     @property
     def title(self) -> str:
@@ -177,11 +181,18 @@ class Experiment:
         from nnctl.runs.folder import read_metrics
         from nnctl.training.examination import course_of
 
-        if self.progress is None:
+        if self.checkpoint is None:
             return None
-        history = [vars(row) for row in self.progress.history]
+        progress = self.checkpoint.snapshot.progress
+        history = [vars(row) for row in progress.history]
         rows = history if self.folder is None else read_metrics(self.folder)
-        return course_of(rows, self.progress.initial_loss)
+        return course_of(rows, progress.initial_loss)
+
+    def initial_weights(self) -> InitialWeights | None:
+        """Return the weights from elsewhere that training began with, if it did."""
+        from nnctl.runs.origin import origin_of
+
+        return None if self.checkpoint is None else origin_of(self.folder, self.checkpoint)
 
 
 def open_experiment(
@@ -221,8 +232,7 @@ def open_experiment(
             "--set network.*: the run's weights belong to the network it was made with"
         )
     data = open_data(settings, source, inputs=checkpoint.inputs, quiet=quiet)
-    snapshot = checkpoint.snapshot
-    return Experiment(settings, data, run, snapshot.parameters, folder, snapshot.progress)
+    return Experiment(settings, data, run, checkpoint, folder)
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:

@@ -106,7 +106,9 @@ def command(
         clip_norm=settings.training.clip_norm,
     )
     traced = trace_batch(step, batch)
-    findings = examine(settings, data, opened.weights, opened.course()).findings
+    findings = examine(
+        settings, data, opened.weights, opened.course(), opened.initial_weights()
+    ).findings
     every_number = None
     if is_small(network, len(batch)) if numbers is None else numbers:
         steps_per_epoch = math.ceil(len(train) / len(batch))

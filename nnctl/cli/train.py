@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnctl.datasets import DataSet, Source
     from nnctl.runs.folder import RunFolder
     from nnctl.runs.resume import ResumePoint
+    from nnctl.training.engine import InitialWeights
     from nnctl.training.events import RunFinished
 
 
@@ -165,7 +166,7 @@ def command(
             weights = initial_weights(origin, found, settings, data.train.images.shape[1])
         threads = threads or (before.threads if before else requested())
         if check_only:
-            _check_and_plan(settings, data, threads, before, as_json=as_json, quiet=quiet)
+            _check_and_plan(settings, data, threads, before, weights, as_json=as_json, quiet=quiet)
             return
         if overwrite:
             split_data(settings, data)  # raises before the old run is given up what it would after
@@ -229,6 +230,7 @@ def _check_and_plan(
     data: DataSet,
     threads: int | None,
     before: ResumePoint | None,
+    weights: InitialWeights | None,
     *,
     as_json: bool,
     quiet: bool,
@@ -243,7 +245,9 @@ def _check_and_plan(
         if before is not None:
             restore(trainer, before)
         if as_json or not quiet:
-            findings = examine(settings, data).findings if before is None else ()
+            findings = (
+                examine(settings, data, initial_weights=weights).findings if before is None else ()
+            )
             print_plan(trainer.plan(), findings, as_json=as_json)
 
 

@@ -24,7 +24,7 @@ MANY_DEAD_IN_POOR = 0.5  # of a network that has learnt little; healthy: 0.05, k
 ENOUGH_SAMPLES = 32  # in fewer, many a healthy unit happens to be off
 MANY_SATURATED = 0.5  # of a hidden layer's outputs; healthy: at most 0.28, broken: from 0.95
 SHRUNK, GROWN = 0.01, 100.0  # the gradient from last to first affine; healthy: 0.5 to 3
-FAR = 1.5  # nats from the initial loss to ln(classes); healthy: at most 1.1, broken: from 2.9
+FAR = 1.5  # nats from ln(classes) up to the initial loss; healthy: at most 1.1, broken: from 2.9
 LARGE_UPDATE = 0.5  # of a weight, in one step; healthy: at most 0.13
 SAME = 1e-4  # of the largest weight: columns that differ by less are copies, but for rounding
 HEAVY_DROPOUT = 0.95  # of the values on a way through the network; healthy: at most 0.88
@@ -180,7 +180,7 @@ def single_sample(layer: str) -> Finding:
 
 def _initial_loss(trace: Trace, network: Network, loss: Loss) -> Iterator[Finding]:
     even = math.log(trace.classes)
-    if loss.has_probabilities and FAR < abs(trace.loss - even) < math.inf:
+    if loss.has_probabilities and FAR < trace.loss - even < math.inf:
         yield Finding(
             "initial_loss",
             None,

@@ -1,9 +1,10 @@
 """A checkpoint: one safetensors file that holds a training run's whole state.
 
-Its bytes are a function of config, data, seed, versions and thread count alone. Weights lie under
-the network's names (`0.affine.weight`), the rest under names with a slash (`optimizer/velocity`).
-One metadata key, `nnctl`, holds JSON with sorted keys: the config without name and path, the
-progress, and a SHA-256 over all of it, for safetensors itself notices no flipped bit.
+Its bytes are a function of config, data, seed, versions, thread count, and weights from elsewhere
+alone. Weights lie under the network's names (`0.affine.weight`), the rest under names with a slash
+(`optimizer/velocity`). One metadata key, `nnctl`, holds JSON with sorted keys: the config without
+name and path, the progress, and a SHA-256 over all of it, for safetensors itself notices no flipped
+bit.
 
 A file that comes from outside is held against its own config before an array of it is read.
 """
@@ -61,6 +62,7 @@ class Checkpoint:
     image_shape: tuple[int, int]  # rows, columns
     class_names: tuple[str, ...] | None  # None: the classes are numbers
     mnist_like: bool  # are the images laid out as MNIST's?
+    initial_sha256: str | None = None  # of the file whose weights training began with; None: none
 
     def network(self) -> Network:
         """Return the network with its weights."""
@@ -81,6 +83,7 @@ def checkpoint_of(trainer: Trainer) -> Checkpoint:
         Diverged: a weight is not finite.
 
     """
+    initial = trainer.initial_weights
     return Checkpoint(
         settings=trainer.settings,
         snapshot=trainer.snapshot(),
@@ -91,6 +94,7 @@ def checkpoint_of(trainer: Trainer) -> Checkpoint:
         image_shape=trainer.data.image_shape,
         class_names=trainer.data.class_names,
         mnist_like=trainer.data.mnist_like,
+        initial_sha256=None if initial is None else initial.sha256,
     )
 
 
@@ -126,6 +130,8 @@ def dump(checkpoint: Checkpoint) -> list[bytes | memoryview]:
         "class_names": checkpoint.class_names,
         "mnist_like": checkpoint.mnist_like,
     }
+    if checkpoint.initial_sha256 is not None:  # so, too, what began with none keeps its bytes
+        content["initial_sha256"] = checkpoint.initial_sha256
     content["sha256"] = _digest(arrays, content)
     return _safetensors(arrays, {"nnctl": _canonical(content)})
 
@@ -189,6 +195,7 @@ class _Metadata:
     image_shape: tuple[int, int] = (0, 0)
     class_names: tuple[str, ...] | None = None
     mnist_like: bool = False
+    initial_sha256: str | None = None
 
 
 def _canonical(content: dict[str, Any]) -> str:
@@ -267,6 +274,7 @@ def _load(path: Path) -> Checkpoint:
         image_shape=metadata.image_shape,
         class_names=metadata.class_names,
         mnist_like=metadata.mnist_like,
+        initial_sha256=metadata.initial_sha256,
     )
 
 

@@ -6,20 +6,19 @@ The command, `nnctl runs verify`, and the tests all train by `train`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
 from nnctl.config import Settings, to_yaml
 from nnctl.datasets import DataSet
 from nnctl.errors import Diverged
 from nnctl.files import as_system_failure, as_text, write_atomically
-from nnctl.nn.functions import Array
 from nnctl.runs.checkpoint import checkpoint_of, dump, versions
 from nnctl.runs.folder import RunFolder, append_row, append_steps, new_manifest, now, to_json
 from nnctl.runs.predictions import predictions_csv
 from nnctl.runs.resume import ResumePoint, resume, resume_warnings
+from nnctl.training.engine import InitialWeights
 from nnctl.training.events import EpochFinished, Event, Notice, RunFinished, StepFinished
 from nnctl.training.examination import forewarn
 from nnctl.training.trainer import Trainer
@@ -61,15 +60,6 @@ def train(
         yield from record(trainer, run, manifest, stop, ending=ending)
 
 
-@dataclass(frozen=True)
-class InitialWeights:
-    """Trained weights that a new run begins with."""
-
-    arrays: Mapping[str, Array]  # by the network's names
-    path: str  # of their checkpoint
-    sha256: str  # of the file
-
-
 def begin(
     trainer: Trainer, run: RunFolder, weights: InitialWeights | None = None
 ) -> dict[str, Any]:
@@ -93,7 +83,7 @@ def begin(
     with as_system_failure("creating", run.last.parent):
         run.last.parent.mkdir(exist_ok=True)
     if weights is not None:
-        trainer.engine.network.load(weights.arrays)
+        trainer.begin_with(weights)
         write_atomically(run.last, dump(checkpoint_of(trainer)))
     write_atomically(run.config, to_yaml(trainer.settings).encode())
     return manifest

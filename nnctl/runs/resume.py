@@ -25,6 +25,7 @@ from nnctl.runs.folder import (
     repair_steps,
     to_json,
 )
+from nnctl.runs.origin import origin_of
 from nnctl.training.events import RunFinished
 from nnctl.training.threads import MAX_THREADS
 from nnctl.training.trainer import Snapshot, Trainer
@@ -194,6 +195,7 @@ def restore(trainer: Trainer, before: ResumePoint) -> None:
     if snapshot.progress.history and trainer.monitored == "validation":
         best = load(before.run.best)
     trainer.restore(snapshot, best.snapshot if best else None)
+    trainer.initial_weights = origin_of(before.run, before.checkpoint)
     if best is not None:
         _check_best(trainer, before, best)
 

@@ -11,8 +11,7 @@ from nnctl.files import as_text, exists, sha256_of
 from nnctl.runs.checkpoint import FOLDER, Checkpoint, load
 from nnctl.runs.find import Found
 from nnctl.runs.folder import RunFolder, read_config
-from nnctl.runs.recorder import InitialWeights
-from nnctl.training.engine import build_network
+from nnctl.training.engine import InitialWeights, build_network
 
 
 @dataclass(frozen=True)
@@ -95,4 +94,5 @@ def initial_weights(
                 f"--from {printable(word)}: {key} is {there} there, but {here} in this config's "
                 "network\ntrain the network that the weights belong to"
             )
-    return InitialWeights(arrays, as_text(weights.path), sha256_of(weights.path))
+    path = weights.path.absolute()  # it is looked for there, from whatever folder
+    return InitialWeights(arrays, as_text(path), sha256_of(path))

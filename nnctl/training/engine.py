@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,32 @@ CURVE_SAMPLES = 10_000  # at most so many training samples are measured each epo
 def build_network(settings: Settings, inputs: int, **options: Any) -> Network:
     """Return the network that `settings` describe, all parameters zero."""
     return Network([build(LAYERS, choice) for choice in settings.network], inputs, **options)
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Weights from elsewhere that a run begins with, in the place of those of its seed."""
+
+    arrays: Mapping[str, Array] | None  # by the network's names; None: not to be had any more
+    path: str | None  # of their checkpoint; None: not known
+    sha256: str  # of the file
+
+
+def initial_network(
+    settings: Settings, inputs: int, weights: InitialWeights | None = None
+) -> Network | None:
+    """Return the network as training begins: with `weights`, without them with those of the seed.
+
+    Return None where the weights are not to be had any more.
+    """
+    network = build_network(settings, inputs)
+    if weights is None:
+        network.initialize(settings.seed)
+    elif weights.arrays is None:
+        return None
+    else:
+        network.load(weights.arrays)
+    return network
 
 
 def build_augmenter(settings: Settings, data: DataSet) -> Augmenter | None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,14 @@ from nnctl.nn.losses import LOSSES
 from nnctl.nn.network import Network
 from nnctl.nn.optimizers import OPTIMIZERS
 from nnctl.nn.step import Step
-from nnctl.training.engine import build_network, split_data
+from nnctl.training.engine import InitialWeights, build_network, initial_network, split_data
 
 EXAMINED = 1000  # training images; the unit that is on for one of fewer may look dead
 POOR_ACCURACY = 0.8  # below it the network has not learnt even what it was shown
+
+# What weights from elsewhere are to blame for, if training began with them.
+OF_WEIGHTS = {"initial_loss", "same_units", "saturated_units", "dead_units"}
+OF_WEIGHTS |= {"exploding_gradients", "not_finite"}
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,13 @@ def examine(
     data: DataSet,
     weights: Mapping[str, Array] | None = None,
     course: TrainingCourse | None = None,
+    initial_weights: InitialWeights | None = None,
 ) -> Examination:
     """Examine the network with `weights` and its training so far; without them, before training.
 
     A network that has not learnt what it was shown is examined at its start too: what was wrong
-    then comes first.
+    then comes first. It began with `initial_weights`, without them with those of the seed; where
+    they are not to be had any more, nothing is said of the start.
     """
     train = split_data(settings, data).train
     some = shuffled(train, settings.seed, 1)[:EXAMINED]
@@ -89,38 +95,47 @@ def examine(
             clip_norm=clip_norm,
         )
         trace = trace_batch(step, np.arange(len(labels)))
-        return diagnose(trace, network, loss, fresh=fresh, poor=poor)
+        seen = diagnose(trace, network, loss, fresh=fresh, poor=poor)
+        if initial_weights is None:
+            return seen
+        blamed = OF_WEIGHTS if fresh else {"same_units"}  # copies have been copies from the start
+        other = "begin with other weights than those of --from"
+        return [replace(one, remedy=other) if one.kind in blamed else one for one in seen]
 
-    start = build_network(settings, images.shape[1])
-    start.initialize(settings.seed)
-    agree = neighbours_agree(images, labels)
-    found = [*image_findings(images, labels, agree), *_single_samples(settings, start)]
-    network = start
+    def look_at_start() -> list[Finding]:
+        network = initial_network(settings, images.shape[1], initial_weights)
+        return [] if network is None else look(network, fresh=True)
+
+    start = initial_network(settings, images.shape[1], initial_weights)
+    network = build_network(settings, images.shape[1])
     if weights is not None:
-        network = build_network(settings, images.shape[1])
         network.load(weights)
+    elif start is not None:
+        network.load(start.named_arrays())
+    agree = neighbours_agree(images, labels)
+    found = [*image_findings(images, labels, agree), *_single_samples(settings, network)]
     with np.errstate(all="ignore"):  # what is not finite shows in the figures
         outputs = network.forward(images)
         accuracy = float((outputs.argmax(axis=1) == labels).mean())
         if weights is None:
-            found += look(start, fresh=True)
+            found += look_at_start()
         else:
             poor = accuracy < POOR_ACCURACY
-            at_start = look(start, fresh=True) if poor else []
-            start.initialize(settings.seed)  # the averages of batch_norm have moved
+            at_start = look_at_start() if poor else []
             # Whether a large first step did harm is to be seen in what came of it.
             early = [finding for finding in at_start if finding.kind != "large_update"]
             found += early
             found += narrow_layer(network) if poor else ()
-            found += shrunk_weights(start, network, optimizer)
+            found += shrunk_weights(start, network, optimizer) if start is not None else ()
             found += lagging_averages(network, images, labels)
             network.load(weights)
             found += look(network, fresh=False, poor=poor)
             norm = float(np.linalg.norm(network.gradients))
             found += stuck_outputs(network, network.forward(images, training=True), labels)
             found += [finding for finding in at_start if finding not in early]
-            if course is not None:
+            if course is not None and start is not None:
                 found += small_move(course, start, network, optimizer, clip_norm, norm)
+            if course is not None:
                 found += loss_jumped(course)
     return Examination(
         without_consequences(found),

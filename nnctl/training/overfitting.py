@@ -20,6 +20,7 @@ from nnctl.datasets import DataSet
 from nnctl.inspection.diagnosis import either
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import Loss
+from nnctl.training.engine import InitialWeights
 from nnctl.training.events import EpochFinished, Evidence, Judgement, Verdict
 from nnctl.training.examination import POOR_ACCURACY, course_of, examine
 
@@ -138,13 +139,15 @@ def explain(
     initial_loss: float | None,
     weights: Mapping[str, Array],
     samples: int,
+    initial_weights: InitialWeights | None = None,
 ) -> Verdict:
     """Return `verdict` with its cause, found in the network with `weights`, and what may help.
 
-    `samples` is the number of monitored images.
+    `samples` is the number of monitored images. Training began with `initial_weights`, without
+    them with those of the seed.
     """
     if verdict.verdict in ("not_learning", "underfitting"):
-        return _poor(verdict, settings, data, history, initial_loss, weights)
+        return _poor(verdict, settings, data, history, initial_loss, weights, initial_weights)
     if verdict.verdict == "overfitting":
         return replace(verdict, remedy=either(*_against_overfitting(settings)))
     if history and (message := _gap_that_remains(_result(history), samples)):
@@ -159,9 +162,10 @@ def _poor(
     history: Sequence[EpochFinished],
     initial_loss: float | None,
     weights: Mapping[str, Array],
+    initial_weights: InitialWeights | None,
 ) -> Verdict:
     course = course_of([vars(row) for row in history], initial_loss)
-    examined = examine(settings, data, weights, course)
+    examined = examine(settings, data, weights, course, initial_weights)
     last = history[-1]
     if examined.findings:
         first = examined.findings[0]

@@ -24,7 +24,7 @@ from nnctl.errors import Diverged
 from nnctl.nn.functions import Array
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.schedules import SCHEDULES
-from nnctl.training.engine import Engine, split_data
+from nnctl.training.engine import Engine, InitialWeights, split_data
 from nnctl.training.events import (
     EpochFinished,
     EpochJudged,
@@ -123,6 +123,7 @@ class Trainer:
         self.steps = self.steps_per_epoch * training.epochs
 
         self.engine = Engine(settings, data, self.split, self.batch_size, threads)
+        self.initial_weights: InitialWeights | None = None  # None: the seed gave them
         self.schedule = build(SCHEDULES, settings.schedule)
         self.monitored = settings.data.monitored  # on the test set nothing is ever chosen
         monitored = self.engine.measured(self.monitored)
@@ -176,6 +177,12 @@ class Trainer:
             yield from self._epoch()
         done = progress.epoch >= settings.training.epochs and not self.out_of_patience
         yield self.finish("completed" if done else "early_stopped")
+
+    def begin_with(self, weights: InitialWeights) -> None:
+        """Begin with `weights`, which are to be had, in the place of those of the seed."""
+        assert weights.arrays is not None
+        self.engine.network.load(weights.arrays)
+        self.initial_weights = weights
 
     def close(self) -> None:
         """End the workers."""
@@ -268,6 +275,7 @@ class Trainer:
             self.progress.initial_loss,
             self._copy_parameters() if last else self._best_parameters,
             len(self._monitored_losses),
+            self.initial_weights,
         )
 
     # The state, as a checkpoint keeps it.

@@ -165,7 +165,7 @@ def test_from_takes_a_checkpoint_file_in_the_runs_folder_by_its_name(
     config = str(runs_dir / "wide-001" / "config.yaml")
     said(capfd, "train", "-c", config, "--from", "mine.safetensors", "--name", "more", "-q")
     manifest = json.loads((runs_dir / "more-001" / "manifest.json").read_text())
-    assert manifest["initial_weights"]["path"] == "runs/mine.safetensors"
+    assert manifest["initial_weights"]["path"] == str(runs_dir / "mine.safetensors")
 
 
 def test_run_begins_with_the_weights_of_another(runs_dir: Path, capfd: Text) -> None:

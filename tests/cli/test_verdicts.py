@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from nnctl.cli.group import run
 from nnctl.datasets import Samples, Source, load
 from nnctl.datasets.catalogue import TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 from nnctl.nn.functions import Array
@@ -66,6 +69,46 @@ def test_trace_of_a_run_says_what_its_verdict_says() -> None:
     shown = nnctl("runs", "show").stdout
     assert "Not learning: " in shown
     assert "Remedy: use a smaller learning rate." in shown
+
+
+LARGE = [
+    *("--set", "network.0.affine.initializer={normal: {std: 1.0}}"),
+    *("--set", "network.2.affine.initializer={normal: {std: 1.0}}"),
+]
+
+
+def test_trace_of_a_run_that_began_with_other_weights_knows_its_start_or_leaves_it_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def answer(*arguments: str) -> dict[str, Any]:
+        assert run(list(arguments)) == 0
+        found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return found
+
+    def causes(run_name: str) -> list[str]:
+        return [f["kind"] for f in answer("trace", "--run", run_name, "--json")["findings"]]
+
+    train = ("train", "-c", "small.yaml", "--json")
+    for name, options in (("sound", []), ("large", LARGE)):
+        answer(*train, "--lr", "1e-3", "--name", name, *options)
+    # The seed's start is sound, the real one is not.
+    end = answer(*train, "--from", "large-001", "--lr", "1e-3", "--name", "began-large")
+    assert end["overfitting"]["cause"] == "initial_loss"
+    assert causes("began-large-001") == ["initial_loss"]
+    end = answer("train", "--resume", "began-large-001", "--epochs", "3", "--json")
+    assert end["overfitting"]["cause"] == "initial_loss"
+    # The other way round; what spoils it comes later.
+    end = answer(*train, "--from", "sound-001", "--lr", "5", "--name", "began-sound", *LARGE)
+    assert end["overfitting"]["cause"] == "dead_units"
+    shutil.copy("runs/began-sound-001/checkpoints/last.safetensors", "alone.safetensors")
+    assert causes("began-sound-001") == causes("./alone.safetensors") == ["dead_units"]
+    for origin, found in (("sound-001", []), ("large-001", ["initial_loss"])):
+        plan = answer(*train, "--from", origin, "--check", *(LARGE if not found else []))
+        assert [finding["kind"] for finding in plan["findings"]] == found
+    # Where the weights are gone, nothing is said of the start.
+    for origin in ("sound", "large"):
+        Path(f"runs/{origin}-001").rename(origin)
+        assert "initial_loss" not in causes(f"began-{origin}-001")
 
 
 def test_activation_after_the_last_layer_is_told_before_training_and_in_check() -> None:

@@ -363,6 +363,14 @@ def test_what_is_known_of_the_images_is_kept(
         assert not back.mnist_like
 
 
+def test_only_a_run_that_began_with_other_weights_names_them(
+    whole: Checkpoint, valid: bytes, tmp_path: Path
+) -> None:
+    assert b"initial_sha256" not in valid
+    (tmp_path / "x").write_bytes(b"".join(dump(replace(whole, initial_sha256="ab" * 32))))
+    assert load(tmp_path / "x").initial_sha256 == "ab" * 32
+
+
 @pytest.mark.parametrize(
     ("dataset", "inputs", "known"),
     [

@@ -13,6 +13,7 @@ import pytest
 from nnctl.config import Settings, settings_from_dict
 from nnctl.datasets import DataSet, Samples, Source, load
 from nnctl.nn.functions import Array
+from nnctl.training.engine import InitialWeights, initial_network
 from nnctl.training.events import RunFinished, Verdict
 from nnctl.training.examination import Examination, course_of, examine, forewarn
 from nnctl.training.trainer import Trainer
@@ -46,15 +47,35 @@ def settings(**changes: Any) -> Settings:
     return settings_from_dict(plain)
 
 
-def train(asked: Settings, data: DataSet) -> tuple[Verdict, Examination]:
-    """Return the verdict on a run, and what an examination of its chosen weights says."""
+def train(
+    asked: Settings, data: DataSet, initial_weights: InitialWeights | None = None
+) -> tuple[Verdict, Examination]:
+    """Return the verdict on a run, and what an examination of its chosen weights says.
+
+    Where the initial weights are without arrays, they were those of seed 1, and are lost.
+    """
     with closing(Trainer(asked, data, 1)) as trainer:
+        if initial_weights is not None:
+            lost = initial_weights.arrays is None
+            trainer.begin_with(weights_of(1) if lost else initial_weights)
+            trainer.initial_weights = initial_weights
         *_, end = trainer.events()
         assert isinstance(end, RunFinished)
         rows = [vars(row) for row in trainer.progress.history]
         course = course_of(rows, trainer.progress.initial_loss)
         weights = trainer.engine.network.named_arrays()
-        return end.overfitting, examine(asked, data, weights, course)
+        return end.overfitting, examine(asked, data, weights, course, initial_weights)
+
+
+LOST = InitialWeights(None, None, "0" * 64)
+
+
+def weights_of(seed: int, factor: float = 1.0, **changes: Any) -> InitialWeights:
+    """Return the weights that a seed gives, times a factor, as if a file had held them."""
+    network = initial_network(settings(seed=seed, **changes), 784)
+    assert network is not None
+    network.parameters *= factor
+    return InitialWeights(network.named_arrays(), "origin.safetensors", "0" * 64)
 
 
 def with_data(
@@ -204,3 +225,62 @@ def test_network_before_training_is_examined_too(sample: DataSet) -> None:
     ):
         assert [finding.kind for finding in examine(asked, data).findings] == kinds
         assert [finding.kind for finding in forewarn(asked, data, train_images)] == kinds
+
+
+# A run that began with weights from elsewhere.
+
+LARGE = layers(32, initializer={"kind": "normal", "std": 1.0})  # told of by the seed's start
+
+
+@pytest.mark.parametrize("origin", [weights_of(1), LOST], ids=["known", "lost"])
+def test_run_is_not_told_of_a_start_that_only_its_seed_would_have_given(
+    origin: InitialWeights, sample: DataSet
+) -> None:
+    asked = settings(network=LARGE, **rate("sgd", 5.0))
+    assert train(asked, sample)[0].cause == "initial_loss"
+    verdict, examined = train(asked, sample, origin)
+    assert (verdict.verdict, verdict.cause) == ("not_learning", "dead_units")
+    assert verdict.remedy == "use a smaller learning rate"
+    assert [finding.kind for finding in examined.findings] == ["dead_units"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "origin"),
+    [
+        ("initial_loss", weights_of(1, 30.0)),
+        ("same_units", weights_of(1, network=layers(32, initializer="zeros"))),
+    ],
+)
+def test_run_is_told_of_the_weights_that_it_began_with(
+    cause: str, origin: InitialWeights, sample: DataSet
+) -> None:
+    """And what its config says of the initializer is no remedy."""
+    verdict, _ = train(settings(**rate("sgd", 0.01)), sample, origin)
+    assert verdict.cause == cause
+    assert verdict.remedy == "begin with other weights than those of --from"
+    before = examine(settings(), sample, initial_weights=origin).findings
+    assert (before[0].kind, before[0].remedy) == (cause, verdict.remedy)
+
+
+def test_copies_have_been_copies_from_a_start_that_is_lost(sample: DataSet) -> None:
+    copies = weights_of(1, network=layers(32, initializer="zeros")).arrays
+    found = examine(settings(), sample, copies, initial_weights=LOST).findings
+    assert [finding.kind for finding in found] == ["same_units"]
+    assert found[0].remedy == "begin with other weights than those of --from"
+
+
+def test_moves_are_measured_from_where_the_run_began(sample: DataSet) -> None:
+    asked = settings(**rate("sgd", 1e-6))
+    assert train(asked, sample, weights_of(1))[0].cause == "small_move"
+    assert train(asked, sample, LOST)[0].cause is None
+
+
+def test_trained_weights_are_no_start_that_is_too_far_from_guessing(sample: DataSet) -> None:
+    with closing(Trainer(settings(**rate("momentum", 0.1)), sample, 1)) as trainer:
+        *_, end = trainer.events()
+        arrays = trainer.engine.network.named_arrays()
+    assert isinstance(end, RunFinished)
+    assert (end.train_loss or 9) < 0.5  # ln(10) = 2.3
+    origin = InitialWeights(arrays, "origin.safetensors", "0" * 64)
+    assert examine(settings(), sample, initial_weights=origin).findings == []
+    assert train(settings(**rate("sgd", 5.0)), sample, origin)[0].cause == "dead_units"
