@@ -183,10 +183,12 @@ def verify(
 ) -> None:
     """Prove that interruptions leave no trace.
 
-    Three checkpoints must be equal to the byte: that of a copy of the run trained in one go, that
-    of a copy which was interrupted and resumed, and the run's own. Takes twice as long as the run
-    did, which is only read. Without RUN the latest. The copies use the run's number of threads;
-    with another one the run's own checkpoint is not compared.
+    Three runs must be equal: a copy of the run trained in one go, a copy which was interrupted and
+    resumed, and the run itself. Compared are the last checkpoints, to the byte, the metrics but for
+    their times, and the batch losses of the steps where the run keeps them. Takes twice as long as
+    the run did, which is only read. Without RUN the latest. The copies use the run's number of
+    threads; with another one the run itself is not compared. A run that was begun with --from needs
+    the file whose weights it began with, unchanged.
     """
     from dataclasses import asdict
 
@@ -211,8 +213,8 @@ def verify(
     if failed:
         raise CheckFailed(
             f"not exact: {', '.join(failed)}\n"
-            "the last checkpoints differ in their bytes: another machine does that, "
-            "or other versions or threads in a part of the run"
+            "another machine does that, other versions or threads in a part of the run, or a file "
+            "of the run that was changed"
         )
 
 

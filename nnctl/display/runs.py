@@ -145,9 +145,9 @@ def print_run(record: StoredRun) -> None:
 
 
 def print_verification(run: RunFolder, found: Verification) -> None:
-    """Print the hashes of the checkpoints that ought to be equal."""
+    """Print the hashes of the checkpoints that ought to be equal, and what differs."""
     out = console()
-    verdict = "exact, all bytes are equal" if found.exact else "NOT exact"
+    verdict = "exact, nothing differs" if found.exact else "NOT exact"
     out.print(f"{printable(run)}: {verdict}", soft_wrap=True)
     rows = {
         "in one go": found.uninterrupted,
@@ -156,6 +156,8 @@ def print_verification(run: RunFolder, found: Verification) -> None:
     }
     for what, digest in rows.items():
         out.print(f"  {what}: {digest}", soft_wrap=True)
+    for difference in found.differences:
+        out.print(f"  differs: {difference}", soft_wrap=True)
 
 
 def _columns(

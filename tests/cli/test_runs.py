@@ -536,6 +536,120 @@ def test_verify_fails_for_a_run_whose_bytes_are_others(runs_dir: Path, capsys: C
     assert "nnctl: error: not exact: runs/wide-001\n" in errors
 
 
+@pytest.fixture
+def tuned(runs_dir: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run that began with the weights of wide-001, and keeps its batch losses."""
+    arguments = ["--from", "wide-001", "--name", "tuned", "--set", "training.log_steps=true", "-q"]
+    assert run(["train", "-c", "runs/wide-001/config.yaml", *arguments]) == 0
+    monkeypatch.chdir("/")  # where the weights lie does not depend on the current folder
+    monkeypatch.setenv("NNCTL_RUNS_DIR", str(runs_dir))
+    return RunFolder(runs_dir / "tuned-001")
+
+
+def test_verify_begins_with_the_weights_that_the_run_began_with(
+    tuned: RunFolder, capsys: Capture
+) -> None:
+    capsys.readouterr()
+    found = json.loads(output(capsys, "verify", "tuned-001", "--json"))
+    assert (found["exact"], found["differences"]) == (True, [])
+    digest = hashlib.sha256(tuned.last.read_bytes()).hexdigest()
+    assert {found["uninterrupted"], found["interrupted"], found["recorded"]} == {digest}
+
+
+def test_verify_finds_that_a_run_did_not_begin_with_the_weights_it_names(
+    tuned: RunFolder, capsys: Capture
+) -> None:
+    """They differ in one weight, and the run's checkpoint was given their SHA-256."""
+    wide, narrow = (RunFolder(tuned.path.with_name(f"{name}-001")) for name in ("wide", "narrow"))
+    other = load_checkpoint(wide.best)
+    other.snapshot.parameters["2.affine.bias"][0] += 0.01
+
+    def name_origin(content: bytes) -> None:
+        wide.best.write_bytes(content)
+        named = replace(
+            load_checkpoint(tuned.last), initial_sha256=hashlib.sha256(content).hexdigest()
+        )
+        tuned.last.write_bytes(b"".join(dump(named)))
+
+    name_origin(b"".join(dump(other)))
+    assert run(["runs", "verify", "tuned-001"]) == 3
+    out = capsys.readouterr().out
+    assert "tuned-001: NOT exact\n" in out
+    assert "  differs: the run's own last.safetensors\n" in out
+    assert "  differs: the run's own steps.jsonl: batch_loss is " in out
+    name_origin(narrow.best.read_bytes())
+    assert run(["runs", "verify", "tuned-001"]) == 5
+    assert "but these do not fit its network\n" in capsys.readouterr().err
+
+
+def test_verify_says_that_the_initial_weights_are_changed_or_missing(
+    tuned: RunFolder, capsys: Capture
+) -> None:
+    wide = RunFolder(tuned.path.with_name("wide-001"))
+    sha256 = hashlib.sha256(wide.best.read_bytes()).hexdigest()
+    remedy = f"\nbring the original file back; its SHA-256 is {sha256}\n"
+    origin = f"nnctl: error: {tuned.path}: began with the weights of {wide.best}, which "
+    with wide.best.open("ab") as file:
+        file.write(b"\0")
+    for what in ("has changed since", "is missing"):
+        assert run(["runs", "verify", "tuned-001"]) == 5
+        assert f"{origin}{what}{remedy}" in capsys.readouterr().err
+        wide.best.unlink(missing_ok=True)
+    wide.best.mkdir()
+    assert run(["runs", "verify", "tuned-001"]) == 5
+    assert f"{origin}has changed since{remedy}" in capsys.readouterr().err
+    manifest = json.loads(tuned.manifest.read_text())
+    for entry in (None, {}, {"path": 3}, {"path": "a\0b"}):
+        tuned.manifest.write_text(json.dumps(manifest | {"initial_weights": entry}))
+        assert run(["runs", "verify", "tuned-001"]) == 5
+        assert "a file that its manifest does not name\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "field", "said"),
+    [
+        ("steps.jsonl", 17, "batch_loss", "steps.jsonl: batch_loss is 0.5 in line 17, not "),
+        ("metrics.jsonl", 2, "train_accuracy", "metrics.jsonl: train_accuracy is 0.5 in line 2,"),
+    ],
+)
+def test_verify_finds_one_altered_figure(
+    tuned: RunFolder, capsys: Capture, name: str, line: int, field: str, said: str
+) -> None:
+    path = tuned.path / name
+    lines = path.read_text().splitlines(keepends=True)
+    row = json.loads(lines[line - 1])
+    lines[line - 1] = json.dumps(row | {field: 0.5}) + "\n"
+    path.write_text("".join(lines))
+    capsys.readouterr()
+    assert run(["runs", "verify", "tuned-001", "--json"]) == 3
+    out, errors = capsys.readouterr()
+    found = json.loads(out)
+    assert found["exact"] is False
+    assert found["recorded"] == found["uninterrupted"]
+    (difference,) = found["differences"]
+    assert difference.startswith(f"the run's own {said}")
+    assert str(row[field]) in difference
+    assert "not exact: " in errors
+
+
+def test_verify_finds_lines_that_are_missing_or_too_many_and_leaves_times_out(
+    tuned: RunFolder, capsys: Capture
+) -> None:
+    steps = tuned.steps.read_text().splitlines(keepends=True)
+    slow = [json.loads(line) | {"seconds": 99.0} for line in tuned.metrics.read_text().splitlines()]
+    tuned.metrics.write_text("".join(f"{json.dumps(row)}\n" for row in slow))
+    one_more = json.dumps({"step": len(steps) + 1, "batch_loss": 0.5}) + "\n"
+    for lines, said in (
+        (steps, []),
+        (steps[:-1], ["the run's own steps.jsonl: ends at line 30"]),
+        ([*steps, one_more], ["the run's own steps.jsonl: one line more at line 31"]),
+    ):
+        tuned.steps.write_text("".join(lines))
+        capsys.readouterr()
+        assert run(["runs", "verify", "tuned-001", "--json"]) == (3 if said else 0)
+        assert json.loads(capsys.readouterr().out)["differences"] == said
+
+
 @pytest.mark.parametrize("columns", ["20", "80"])
 def test_tables_into_a_pipe_are_whole_and_a_terminal_is_told_what_is_left_out(
     runs_dir: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, columns: str
