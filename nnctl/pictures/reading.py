@@ -1,7 +1,8 @@
 """Pictures from files: any common format by content, as grey levels, or a reason why not.
 
 Hides Pillow and its traps: decompression bombs, transparency, palettes, 16 bits, CMYK, the
-orientation in EXIF data, decoders that raise whatever comes to hand.
+orientation in EXIF data, decoders that raise whatever comes to hand. A large picture is shrunk band
+by band, for Pillow takes up to four bytes a pixel for the whole and for each copy in another mode.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import io
 import math
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -17,6 +19,7 @@ import numpy as np
 
 from nnctl.errors import DataError, UsageError, printable
 from nnctl.nn.functions import Array
+from nnctl.pictures.bands import band_rows, bands, divisible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +28,7 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")  # the well-tested decod
 MAX_PIXELS = 40_000_000
 MAX_BYTES = 40_000_000  # that come through a pipe
 LARGEST = 800  # pixels of a side that are worked on; what is larger is shrunk
+ORIENTATION = 0x0112  # the EXIF tag
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def read(file: BinaryIO) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of metadata that don't matter, and of `_read`'s limit
             with Image.open(file, formats=FORMATS) as image:
-                return _read(image)
+                return _read(image, file)
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -102,7 +106,7 @@ def read(file: BinaryIO) -> Picture:
         raise DataError(f"damaged: {printable(error) or type(error).__name__}") from None
 
 
-def _read(image: Image.Image) -> Picture:
+def _read(image: Image.Image, file: BinaryIO) -> Picture:
     from PIL import ImageOps
 
     columns, rows = image.size
@@ -112,31 +116,57 @@ def _read(image: Image.Image) -> Picture:
     if frames > 1 and image.format != "MPO":  # a phone's JPEG with a preview behind it
         raise DataError(f"{frames} pictures in one file; save the one you mean by itself")
     image.draft("L", (LARGEST, LARGEST))  # lets a large JPEG be decoded at a fraction of its size
-    image.load()
     factor = max(1, math.ceil(max(image.size) / LARGEST))
     shrunk = factor * max(1, round(max(columns, rows) / max(image.size)))
-    stored = image.size
-    ImageOps.exif_transpose(image, in_place=True)  # a copy, where it is not needed, takes memory
-    if image.size != stored:
+    small = _shrunk(image, file, factor)
+    stored = small.size
+    ImageOps.exif_transpose(small, in_place=True)
+    if small.size != stored:
         rows, columns = columns, rows
-    return Picture(_grey(image, factor), rows, columns, shrunk)
+    return Picture(_grey(small), rows, columns, shrunk)
 
 
-def _grey(image: Image.Image, factor: int) -> Array:
-    """Return the image in grey, `factor` times smaller.
+def _shrunk(image: Image.Image, file: BinaryIO, factor: int) -> Image.Image:
+    """Return the image `factor` times smaller, not yet turned the right way up."""
+    from PIL import Image
 
-    What can be shrunk as it is comes first, for the copies that follow take memory.
-    """
+    each = band_rows(*image.size, factor)
+    header = divisible(file) if each < image.height else None
+    if not header:
+        image.load()
+    columns, rows = (math.ceil(side / factor) for side in image.size)
+    small, top = None, 0
+    for band in bands(file, header, each) if header else _cut(image, each):
+        part = _shrinkable(band).reduce(factor)
+        if small is None:
+            small = Image.new(part.mode, (columns, rows))
+            small.getexif()[ORIENTATION] = band.getexif().get(ORIENTATION, 1)
+        small.paste(part, (0, top))
+        top += part.height
+    assert small is not None
+    return small
+
+
+def _cut(image: Image.Image, each: int) -> Iterator[Image.Image]:
+    """Yield an image's bands of `each` rows from top to bottom."""
+    for top in range(0, image.height, each):
+        box = 0, top, image.width, min(top + each, image.height)
+        yield image.crop(box) if each < image.height else image
+
+
+def _shrinkable(image: Image.Image) -> Image.Image:
+    """Return the image in a mode whose pixels can be averaged."""
     if "transparency" in image.info or image.mode == "PA":
-        image = image.convert("RGBA")
-    elif image.mode[0] in "IF":
-        image = image.convert("F")
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    elif image.mode == "1":
-        image = image.convert("L")
-    if factor > 1:
-        image = image.reduce(factor)
+        return image.convert("RGBA")
+    if image.mode[0] in "IF":
+        return image.convert("F")
+    if image.mode == "P":
+        return image.convert("RGB")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _grey(image: Image.Image) -> Array:
+    """Return a shrunk image in grey."""
     if image.mode == "F":
         return _bytes(np.asarray(image))
     if "A" in image.mode.upper().replace("LAB", ""):
