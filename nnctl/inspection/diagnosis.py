@@ -25,6 +25,7 @@ ENOUGH_SAMPLES = 32  # in fewer, many a healthy unit happens to be off
 MANY_SATURATED = 0.5  # of a hidden layer's outputs; healthy: at most 0.28, broken: from 0.95
 SHRUNK, GROWN = 0.01, 100.0  # the gradient from last to first affine; healthy: 0.5 to 3
 FAR = 1.5  # nats from ln(classes) up to the initial loss; healthy: at most 1.1, broken: from 2.9
+FAR_SQUARES = 100.0  # times the squared error of even outputs; learning: up to 54, not: from 197
 LARGE_UPDATE = 0.5  # of a weight, in one step; healthy: at most 0.13
 SAME = 1e-4  # of the largest weight: columns that differ by less are copies, but for rounding
 HEAVY_DROPOUT = 0.95  # of the values on a way through the network; healthy: at most 0.88
@@ -52,6 +53,7 @@ CONSEQUENCES = {
     "unrelated_labels": ANYTHING,
     "not_finite": ANYTHING,
     "single_sample": ANYTHING,
+    "heavy_decay": DEAD_ENDS | TOO_LARGE | SLOW | {"shrunk_weights"},
     "input_scale": DEAD_ENDS | SLOW | {"shrunk_weights"},
     "same_units": DEAD_ENDS | SLOW,
     "heavy_dropout": DEAD_ENDS | TOO_LARGE | SLOW | {"initial_loss"},
@@ -91,7 +93,7 @@ def diagnose(
     """
     return without_consequences(
         [
-            *_not_finite(trace),
+            *_not_finite(trace, network, fresh=fresh),
             *_single_sample(trace, network),
             *_same_units(trace, network),
             *design_findings(network, loss),
@@ -140,7 +142,12 @@ def he_normal(network: Network) -> str:
     return "" if everywhere else "start with smaller weights (he_normal)"
 
 
-def _not_finite(trace: Trace) -> Iterator[Finding]:
+def _smaller_start(network: Network) -> str:
+    """Return what makes the outputs of a `network` smaller before training."""
+    return he_normal(network) or "put batch_norm after each affine"
+
+
+def _not_finite(trace: Trace, network: Network, *, fresh: bool) -> Iterator[Finding]:
     """Yield the first place on the batch's way where numbers overflow, if there is one."""
     back = trace.layers[::-1]
     way: list[tuple[str, str | None, float | None]] = [
@@ -155,7 +162,9 @@ def _not_finite(trace: Trace) -> Iterator[Finding]:
                 "not_finite",
                 layer,
                 f"numbers overflow in {what} {layer or ''}".rstrip(),
-                "start with smaller weights (he_normal), or train with a smaller learning rate",
+                _smaller_start(network)
+                if fresh
+                else "start with smaller weights (he_normal) or use a smaller learning rate",
             )
             return
 
@@ -179,14 +188,20 @@ def single_sample(layer: str) -> Finding:
 
 
 def _initial_loss(trace: Trace, network: Network, loss: Loss) -> Iterator[Finding]:
-    even = math.log(trace.classes)
-    if loss.has_probabilities and FAR < trace.loss - even < math.inf:
+    classes = trace.classes
+    if loss.has_probabilities:
+        even, formula = math.log(classes), f"ln({classes}) = "
+        far = trace.loss - even > FAR
+    else:
+        even, formula = (classes - 1) / classes**2, ""  # of outputs that are all 1 / classes
+        far = trace.loss > FAR_SQUARES * even
+    if far and math.isfinite(trace.loss):
         yield Finding(
             "initial_loss",
             None,
-            f"the loss is {trace.loss:.3g} before training, far from ln({trace.classes}) = "
-            f"{even:.3g}, where every class is as likely: the outputs are too large",
-            he_normal(network) or "put batch_norm after each affine",
+            f"the loss is {trace.loss:.3g} before training, far from {formula}{even:.3g}, where "
+            "every class is as likely: the outputs are too large",
+            _smaller_start(network),
         )
 
 

@@ -70,9 +70,11 @@ class ResumePoint:
         status = summary.status
         if status == "diverged":
             kept = "; the last good checkpoint is kept" if self.checkpoint else ""
+            why = summary.overfitting
+            remedy = why.remedy or "a smaller learning rate"
             raise Diverged(
-                f"{printable(self.run.path)}: this run diverged; it would do so again\n"
-                f"train anew with a smaller learning rate{kept}"
+                f"{printable(self.run.path)}: this run diverged; it would do so again{kept}\n"
+                f"train anew: {printable(remedy if why.cause else f'try {remedy}')}"
             )
         if status not in ("completed", "early_stopped"):
             return None

@@ -47,6 +47,9 @@ POOR_ACCURACY = 0.8  # below it the network has not learnt even what it was show
 OF_WEIGHTS = {"initial_loss", "same_units", "saturated_units", "dead_units"}
 OF_WEIGHTS |= {"exploding_gradients", "not_finite"}
 
+# What else than a learning rate makes training diverge.
+START_DIVERGES = {"heavy_decay", "initial_loss", "not_finite"}
+
 
 @dataclass(frozen=True)
 class Examination:
@@ -113,7 +116,7 @@ def examine(
     elif start is not None:
         network.load(start.named_arrays())
     agree = neighbours_agree(images, labels)
-    found = [*image_findings(images, labels, agree), *_single_samples(settings, network)]
+    found = [*image_findings(images, labels, agree), *_setting_findings(settings, network)]
     with np.errstate(all="ignore"):  # what is not finite shows in the figures
         outputs = network.forward(images)
         accuracy = float((outputs.argmax(axis=1) == labels).mean())
@@ -150,13 +153,40 @@ def forewarn(settings: Settings, data: DataSet, train: Array) -> list[Finding]:
     return without_consequences(
         [
             *scale_findings(int(data.train.images[train[:EXAMINED]].max())),
-            *_single_samples(settings, network),
+            *_setting_findings(settings, network),
             *design_findings(network, build(LOSSES, settings.loss)),
         ]
     )
 
 
-def _single_samples(settings: Settings, network: Network) -> Iterator[Finding]:
+def against_divergence(
+    settings: Settings, data: DataSet, initial_weights: InitialWeights | None = None
+) -> tuple[Finding | None, str]:
+    """Return what a run that diverged had begun wrong, if anything, and what to try.
+
+    The remedy of what stands in `START_DIVERGES` takes a run further than any smaller learning rate
+    does; after every other start a smaller one mends it: 27 ways, three seeds, in "diverging" of
+    `tests/benchmarks/verdicts.py`. For weights from elsewhere it can't be told.
+    """
+    if initial_weights is not None:
+        return None, "a smaller learning rate, or other weights than those of --from"
+    for finding in examine(settings, data).findings:
+        if finding.kind in START_DIVERGES:
+            return finding, finding.remedy
+    return None, "a smaller learning rate"
+
+
+def _setting_findings(settings: Settings, network: Network) -> Iterator[Finding]:
+    """Yield what looks wrong in how `settings` train the `network`, whatever its weights."""
+    optimizer = build(OPTIMIZERS, settings.optimizer)
+    if (share := optimizer.learning_rate * optimizer.weight_decay) > 1:
+        yield Finding(
+            "heavy_decay",
+            None,
+            f"at learning rate {optimizer.learning_rate:g} weight decay takes {share:.3g} times "
+            "each weight away in a step: more than there is",
+            "use a smaller optimizer.weight_decay; 0.0001 to 0.01 are usual",
+        )
     for index, layer in enumerate(network.layers):
         if isinstance(layer, BatchNorm) and settings.training.batch_size == 1:
             yield single_sample(network.layer_name(index))

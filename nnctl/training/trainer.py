@@ -37,6 +37,7 @@ from nnctl.training.events import (
     StepFinished,
     Verdict,
 )
+from nnctl.training.examination import against_divergence
 from nnctl.training.overfitting import explain, guessing, judge
 
 EXPLOSION = 100  # times the initial loss
@@ -137,6 +138,7 @@ class Trainer:
         self._learning_rate = 0.0  # of the last step
         # Since the caller took them last; None: training.log_steps is off.
         self.step_losses: list[float] | None = [] if training.log_steps else None
+        self._divergence: Verdict | None = None  # on a run that diverged
         self.epoch_seconds = 0.0  # spent on the unfinished epoch
         self.seconds = 0.0  # spent on the run in earlier sessions
         self._since = time.perf_counter()
@@ -208,7 +210,7 @@ class Trainer:
         done = status in ("completed", "early_stopped")
         history = self.progress.history
         chosen = history[-1] if history and self.monitored == "test" else self.best
-        overfitting = self.explained_verdict()
+        overfitting = self._divergence or self.explained_verdict()
         if done:
             if self._best_parameters:  # which a validation set has chosen
                 self.engine.network.load(self._best_parameters)
@@ -409,4 +411,10 @@ class Trainer:
         step = self.progress.step
         epoch = (step - 1) // self.steps_per_epoch + 1
         where = f"epoch {epoch}, step {step}, learning rate {self._learning_rate:g}"
-        return Diverged(f"training diverged: {what} ({where})\ntry a smaller learning rate")
+        found, remedy = against_divergence(self.settings, self.data, self.initial_weights)
+        self._divergence = replace(self.verdict(), remedy=remedy)
+        why = f"try {remedy}"
+        if found is not None:
+            self._divergence = replace(self._divergence, cause=found.kind, message=found.message)
+            why = f"{found.message}\n{remedy}"
+        return Diverged(f"training diverged: {what} ({where})\n{why}")

@@ -1,10 +1,11 @@
 """Breaks networks in many ways, trains healthy ones, and prints the verdict on each.
 
-python tests/benchmarks/verdicts.py broken|healthy|remedies|limits [--seeds 3] [WORD...]
+python tests/benchmarks/verdicts.py broken|healthy|diverging|remedies|limits [--seeds 3] [WORD...]
 
 A broken run must be called not_learning or underfitting, for one of the causes that stand beside
 it here, or be found before training; with a remedy it must learn. A healthy run must be called
-neither, and bring out no finding. `limits` prints the figures that the limits of a verdict are
+neither, and bring out no finding. A diverging one must be told its cause, or none where a smaller
+learning rate mends it. `limits` prints the figures that the limits of a verdict are
 held against. Everything runs on the bundled sample and on images that are made up here; it takes
 some minutes, fewest with OPENBLAS_NUM_THREADS=1.
 """
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nnctl.config import Settings, build, settings_from_dict
+from nnctl.config import Settings, build, settings_from_dict, to_dict
 from nnctl.datasets import DataSet, Samples, Source, load
 from nnctl.datasets.batches import Gatherer, shuffled
 from nnctl.errors import Diverged
@@ -637,6 +638,108 @@ HEALTHY = {
 }
 
 
+HUGE = {"initializer": normal(100.0)}
+DECAY = {"smaller weight decay": optimizer("sgd", 0.1, weight_decay=0.01)}
+
+
+def sound(*units: int, **options: Any) -> dict[str, Plain]:
+    """Return the remedy for weights that start too large, at the rate that there is."""
+    return {"he_normal": network(*units, **options)}
+
+
+# Without a cause: the learning rate is to blame.
+DIVERGING = {
+    "sgd 10": Way(optimizer("sgd", 10.0)),
+    "sgd 1000": Way(optimizer("sgd", 1000.0)),
+    "sgd 5, two layers": Way(network(64, 64) | optimizer("sgd", 5.0)),
+    "linear, sgd 1000": Way(network() | optimizer("sgd", 1000.0)),
+    "tanh, sgd 300": Way(
+        network(64, activation="tanh", initializer="xavier_normal") | optimizer("sgd", 300.0)
+    ),
+    "momentum 10": Way(optimizer("momentum", 10.0)),
+    "momentum 0.999": Way(optimizer("momentum", 5.0, momentum=0.999)),
+    "nesterov 5": Way(optimizer("nesterov", 5.0)),
+    "adam 10": Way(optimizer("adam", 10.0)),
+    "rmsprop 3": Way(optimizer("rmsprop", 3.0)),
+    "adagrad 10": Way(optimizer("adagrad", 10.0)),
+    "std 0.01, sgd 30": Way(network(64, initializer=normal(0.01)) | optimizer("sgd", 30.0)),
+    "squares, sgd 30": Way(network(64) | {"loss": MSE} | optimizer("sgd", 30.0)),
+    "squares, white ground": Way(
+        network(64, 64) | {"loss": MSE} | optimizer("momentum", 0.1),
+        made_of(lambda x: 255 - x),
+    ),
+    "std 1, three layers": Way(
+        network(64, 64, 64, initializer=normal(1.0)),
+        causes=("initial_loss",),
+        remedies=sound(64, 64, 64),
+    ),
+    "std 1, three layers, momentum": Way(
+        network(64, 64, 64, initializer=normal(1.0)) | optimizer("momentum", 0.1),
+        causes=("initial_loss",),
+        remedies=sound(64, 64, 64),
+    ),
+    "std 1, five layers, sgd 0.01": Way(
+        network(64, 64, 64, 64, 64, initializer=normal(1.0)) | optimizer("sgd", 0.01),
+        causes=("initial_loss",),
+        remedies=sound(64, 64, 64, 64, 64),
+    ),
+    "std 100, two layers": Way(
+        network(64, 64, **HUGE), causes=("initial_loss",), remedies=sound(64, 64)
+    ),
+    "std 1e12, four layers": Way(
+        network(64, 64, 64, 64, initializer=normal(1e12)),
+        causes=("not_finite",),
+        remedies=sound(64, 64, 64, 64),
+    ),
+    "squares, std 100": Way(
+        network(64, **HUGE) | {"loss": MSE}, causes=("initial_loss",), remedies=sound(64)
+    ),
+    "squares, std 10": Way(
+        network(64, initializer=normal(10.0)) | {"loss": MSE},
+        causes=("initial_loss",),
+        remedies=sound(64),
+    ),
+    "squares, std 1, two layers, momentum": Way(
+        network(64, 64, initializer=normal(1.0)) | {"loss": MSE} | optimizer("momentum", 0.1),
+        causes=("initial_loss",),
+        remedies=sound(64, 64),
+    ),
+    "slope 10": Way(
+        network(64, 64, activation={"leaky_relu": 10.0}),
+        causes=("initial_loss",),
+        remedies={
+            "batch_norm": {
+                "network": [
+                    *({"affine": 64}, "batch_norm", {"leaky_relu": 10.0}) * 2,
+                    *({"affine": 10}, "batch_norm"),
+                ]
+            }
+        },
+    ),
+    "six times affine, sgd 0.5": Way(
+        {"network": [{"affine": 64}] * 6 + [{"affine": 10}]} | optimizer("sgd", 0.5),
+        causes=("initial_loss",),
+        remedies={
+            "batch_norm": {
+                "network": [*({"affine": 64}, "batch_norm") * 6, {"affine": 10}, "batch_norm"]
+            }
+        },
+    ),
+    "weight decay 30": Way(
+        optimizer("sgd", 0.1, weight_decay=30.0), causes=("heavy_decay",), remedies=DECAY
+    ),
+    "weight decay 1000": Way(
+        optimizer("sgd", 0.1, weight_decay=1000.0), causes=("heavy_decay",), remedies=DECAY
+    ),
+    # Two things are wrong, of which the first is told first.
+    "std 100, sgd 100": Way(
+        network(64, **HUGE) | optimizer("sgd", 100.0),
+        causes=("initial_loss",),
+        remedies={"he_normal, then smaller rate": network(64) | optimizer("sgd", 0.1)},
+    ),
+}
+
+
 def merged(plain: Plain, changes: Plain) -> Plain:
     """Return `plain` with `changes`, those of data and training key by key."""
     parts = {
@@ -687,6 +790,28 @@ def row(name: str, way: Way, seed: int, *, healthy: bool) -> str:
         f"{'!' if wrong else ' '} {name:38} {seed} {percent(end.train_accuracy):>6} "
         f"{percent(end.validation_accuracy):>6} {found.verdict}{since} {found.cause or ''} "
         f"| {found.remedy or ''} {more}"
+    )
+
+
+def diverging(name: str, way: Way, seed: int) -> str:
+    """Return what a run that diverges is told, and how it goes with that and other remedies."""
+    _, end, problem = train(way.changes, way.data, seed)
+    found = end.overfitting
+    tried = {remedy: merged(way.changes, changes) for remedy, changes in way.remedies.items()}
+    plain = to_dict(settings_of(way.changes, seed))["optimizer"]
+    for factor in (0.1, 0.01, 0.001, 1e-4):
+        slower = plain | {"learning_rate": plain["learning_rate"] * factor}
+        tried[f"rate x {factor:g}"] = merged(way.changes, {"optimizer": slower})
+    ends = {remedy: train(changes, way.data, seed) for remedy, changes in tried.items()}
+    shown = ", ".join(
+        f"{remedy} {'diverges' if failed else percent(after.validation_accuracy)}"
+        for remedy, (_, after, failed) in ends.items()
+    )
+    wrong = problem and found.cause not in (way.causes or (None,))
+    if not problem:
+        found = replace(found, cause=f"does not diverge, {found.cause}")
+    return (
+        f"{'!' if wrong else ' '} {name:38} {seed} {found.cause or ''} | {found.remedy} | {shown}"
     )
 
 
@@ -745,20 +870,23 @@ def mended(name: str, way: Way, seeds: int) -> list[str]:
     return lines
 
 
+TABLES = {
+    "broken": BROKEN,
+    "healthy": HEALTHY,
+    "diverging": DIVERGING,
+    "remedies": BROKEN | HEALTHY,
+    "limits": BROKEN | HEALTHY,
+}
+
+
 def main() -> None:
     """Print the table that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", choices=["broken", "healthy", "remedies", "limits"])
+    parser.add_argument("table", choices=[*TABLES])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("words", nargs="*", help="only the runs whose name holds one of these")
     asked = parser.parse_intermixed_args()
-    runs = {
-        "broken": BROKEN,
-        "healthy": HEALTHY,
-        "remedies": BROKEN | HEALTHY,
-        "limits": BROKEN | HEALTHY,
-    }
-    for name, way in runs[asked.table].items():
+    for name, way in TABLES[asked.table].items():
         if asked.words and not any(word in name for word in asked.words):
             continue
         if asked.table == "remedies":
@@ -768,6 +896,8 @@ def main() -> None:
         for seed in range(asked.seeds):
             if asked.table == "limits":
                 print(limits(name, way, seed), flush=True)
+            elif asked.table == "diverging":
+                print(diverging(name, way, seed), flush=True)
             else:
                 print(row(name, way, seed, healthy=asked.table == "healthy"), flush=True)
 

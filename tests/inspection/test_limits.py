@@ -104,6 +104,14 @@ def test_initial_loss_is_found_beyond_its_limit_alone() -> None:
         assert kinds(diagnose(trace, RELU, SoftmaxWithLoss(), fresh=False)) == []
 
 
+def test_initial_squared_error_is_found_beyond_its_limit_alone() -> None:
+    even = (CLASSES - 1) / CLASSES**2  # of outputs that are all 1 / CLASSES
+    for times, found in ((99, []), (101, ["initial_loss"]), (math.inf, [])):
+        trace = replace(traced(RELU), loss=times * even)
+        assert kinds(diagnose(trace, RELU, MeanSquaredError(), fresh=True)) == found
+        assert kinds(diagnose(trace, RELU, MeanSquaredError(), fresh=False)) == []
+
+
 def test_units_that_differ_by_rounding_alone_are_the_same() -> None:
     for difference, found in ((1e-3, []), (1e-5, ["same_units"])):
         net = network(Affine(5), Sigmoid(), Affine(CLASSES))

@@ -308,6 +308,9 @@ def test_divergence_keeps_the_last_finite_checkpoint_and_says_where(
     with pytest.raises(Diverged, match="it would do so again") as again:
         assert resume_point(run, ()).summary
     assert ("checkpoint is kept" in str(again.value)) == run.last.exists()
+    remedy = summary["overfitting"]["remedy"]
+    assert message.endswith(remedy)
+    assert str(again.value).endswith(remedy)
 
 
 def test_overflow_of_the_optimizer_alone_is_divergence(

@@ -12,6 +12,7 @@ import pytest
 
 from nnctl.config import Settings, settings_from_dict
 from nnctl.datasets import DataSet, Samples, Source, load
+from nnctl.errors import Diverged
 from nnctl.nn.functions import Array
 from nnctl.training.engine import InitialWeights, initial_network
 from nnctl.training.events import RunFinished, Verdict
@@ -284,3 +285,100 @@ def test_trained_weights_are_no_start_that_is_too_far_from_guessing(sample: Data
     origin = InitialWeights(arrays, "origin.safetensors", "0" * 64)
     assert examine(settings(), sample, initial_weights=origin).findings == []
     assert train(settings(**rate("sgd", 5.0)), sample, origin)[0].cause == "dead_units"
+
+
+# A run that diverged.
+
+
+def normal(std: float) -> Plain:
+    return {"kind": "normal", "std": std}
+
+
+def diverge(
+    asked: Settings, data: DataSet, initial_weights: InitialWeights | None = None
+) -> tuple[Verdict, str]:
+    """Return what is said of a run that diverges: its last verdict, and the error."""
+    with closing(Trainer(asked, data, 1)) as trainer:
+        if initial_weights is not None:
+            trainer.begin_with(initial_weights)
+        with pytest.raises(Diverged) as caught:
+            list(trainer.events())
+        return trainer.finish("diverged").overfitting, str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy", "changes", "mended"),
+    [
+        (None, "a smaller learning rate", rate("sgd", 100.0), rate("sgd", 0.1)),
+        (None, "a smaller learning rate", rate("adam", 10.0), rate("adam", 0.01)),
+        (
+            None,
+            "a smaller learning rate",
+            rate("sgd", 30.0) | {"network": layers(32, initializer=normal(0.01))},
+            rate("sgd", 0.3),
+        ),
+        (
+            "initial_loss",
+            "start with smaller weights (he_normal)",
+            {"network": layers(32, 32, 32, initializer=normal(1.0))},
+            {"network": layers(32, 32, 32)},
+        ),
+        (
+            "initial_loss",
+            "start with smaller weights (he_normal)",
+            {"network": layers(32, initializer=normal(10.0)), "loss": "mean_squared_error"},
+            {"network": layers(32)},
+        ),
+        (
+            "initial_loss",
+            "put batch_norm after each affine",
+            {"network": layers(32, 32, activation={"leaky_relu": 10.0})},
+            {
+                "network": [
+                    *({"affine": 32}, "batch_norm", {"leaky_relu": 10.0}) * 2,
+                    *({"affine": 10}, "batch_norm"),
+                ]
+            },
+        ),
+        (
+            "not_finite",
+            "start with smaller weights (he_normal)",
+            {"network": layers(32, 32, initializer=normal(1e20))},
+            {"network": layers(32, 32)},
+        ),
+        (
+            "heavy_decay",
+            "use a smaller optimizer.weight_decay; 0.0001 to 0.01 are usual",
+            rate("sgd", 0.1, weight_decay=30.0),
+            rate("sgd", 0.1, weight_decay=0.01),
+        ),
+    ],
+)
+def test_run_that_diverged_is_told_what_mends_it(
+    cause: str | None, remedy: str, changes: Plain, mended: Plain, sample: DataSet
+) -> None:
+    verdict, error = diverge(settings(**changes), sample)
+    assert (verdict.cause, verdict.remedy) == (cause, remedy)
+    assert error.endswith(f"\n{verdict.message}\n{remedy}" if cause else f")\ntry {remedy}")
+    with closing(Trainer(settings(**changes | mended), sample, 1)) as trainer:
+        *_, end = trainer.events()
+        assert isinstance(end, RunFinished)
+        assert (end.train_accuracy or 0) > 0.3
+
+
+def test_of_weights_from_elsewhere_that_diverged_either_may_be_to_blame(sample: DataSet) -> None:
+    """A sound start of the seed says nothing, nor does a bad one."""
+    either = "a smaller learning rate, or other weights than those of --from"
+    for network in (layers(32), LARGE):
+        asked = settings(network=network, **rate("sgd", 1e4))
+        verdict, error = diverge(asked, sample, weights_of(1))
+        assert (verdict.cause, verdict.remedy) == (None, either)
+        assert error.endswith(f"\ntry {either}")
+
+
+def test_decay_of_more_than_a_whole_weight_is_told_before_training(sample: DataSet) -> None:
+    for decay, before in ((9.9, "large_update"), (10.1, "heavy_decay")):
+        asked = settings(**rate("sgd", 0.1, weight_decay=decay))
+        assert [finding.kind for finding in examine(asked, sample).findings] == [before]
+        warned = [finding.kind for finding in forewarn(asked, sample, np.arange(1000))]
+        assert warned == ([before] if decay > 10 else [])
