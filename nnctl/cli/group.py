@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 Example:
   nnctl train --config quickstart
 
-`nnctl COMMAND --help` tells more. NNCTL_ASCII=1 draws charts in ASCII, NNCTL_DEBUG=1 shows
+`nnctl COMMAND --help` says more. NNCTL_ASCII=1 draws charts in ASCII, NNCTL_DEBUG=1 shows
 tracebacks.
 
 \b

@@ -27,7 +27,7 @@ def download_progress(*, quiet: bool = False) -> Iterator[FetchProgress]:
 
 
 class _Silent(FetchProgress):
-    """Tells the warnings alone."""
+    """Reports warnings alone."""
 
     def warn(self, message: str) -> None:
         self.say(f"nnctl: warning: {message}")
@@ -37,7 +37,7 @@ class _Silent(FetchProgress):
 
 
 class _Lines(_Silent):
-    """Tells the beginning of each file in a line."""
+    """Reports the start of each file in a line."""
 
     name = ""
 

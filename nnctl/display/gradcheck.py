@@ -115,7 +115,7 @@ def sweep_chart(errors: Sequence[tuple[float, float]]) -> Chart:
 
 @contextmanager
 def check_progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many more entries are checked: a bar, on a terminal."""
+    """Yield a function that takes how many more entries are checked: a bar, on a terminal."""
     if quiet or not can_redraw(sys.stderr):
         yield lambda checked: None
         return
