@@ -27,6 +27,7 @@ from nnctl.inspection.diagnosis import (
     Finding,
     design_findings,
     diagnose,
+    either,
     single_sample,
     without_consequences,
 )
@@ -166,14 +167,14 @@ def against_divergence(
 
     The remedy of what stands in `START_DIVERGES` takes a run further than any smaller learning rate
     does; after every other start a smaller one mends it: 27 ways, three seeds, in "diverging" of
-    `tests/benchmarks/verdicts.py`. For weights from elsewhere it can't be told.
+    `tests/benchmarks/verdicts.py`. Whether it is weights from elsewhere can't be told.
     """
-    if initial_weights is not None:
-        return None, "a smaller learning rate, or other weights than those of --from"
-    for finding in examine(settings, data).findings:
-        if finding.kind in START_DIVERGES:
+    told = START_DIVERGES if initial_weights is None else {"heavy_decay"}
+    for finding in examine(settings, data, initial_weights=initial_weights).findings:
+        if finding.kind in told:
             return finding, finding.remedy
-    return None, "a smaller learning rate"
+    others = "" if initial_weights is None else "other weights than those of --from"
+    return None, either("a smaller learning rate", others)
 
 
 def _setting_findings(settings: Settings, network: Network) -> Iterator[Finding]:

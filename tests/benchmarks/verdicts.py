@@ -657,7 +657,7 @@ DIVERGING = {
         network(64, activation="tanh", initializer="xavier_normal") | optimizer("sgd", 300.0)
     ),
     "momentum 10": Way(optimizer("momentum", 10.0)),
-    "momentum 0.999": Way(optimizer("momentum", 5.0, momentum=0.999)),
+    "momentum 0.999": Way(optimizer("momentum", 30.0, momentum=0.999)),
     "nesterov 5": Way(optimizer("nesterov", 5.0)),
     "adam 10": Way(optimizer("adam", 10.0)),
     "rmsprop 3": Way(optimizer("rmsprop", 3.0)),

@@ -368,12 +368,15 @@ def test_run_that_diverged_is_told_what_mends_it(
 
 def test_of_weights_from_elsewhere_that_diverged_either_may_be_to_blame(sample: DataSet) -> None:
     """A sound start of the seed says nothing, nor does a bad one."""
-    either = "a smaller learning rate, or other weights than those of --from"
+    either = "a smaller learning rate or other weights than those of --from"
     for network in (layers(32), LARGE):
         asked = settings(network=network, **rate("sgd", 1e4))
-        verdict, error = diverge(asked, sample, weights_of(1))
-        assert (verdict.cause, verdict.remedy) == (None, either)
-        assert error.endswith(f"\ntry {either}")
+        for origin in (weights_of(1), weights_of(1, 1e3)):
+            verdict, error = diverge(asked, sample, origin)
+            assert (verdict.cause, verdict.remedy) == (None, either)
+            assert error.endswith(f"\ntry {either}")
+    asked = settings(**rate("sgd", 0.1, weight_decay=30.0))
+    assert diverge(asked, sample, weights_of(1))[0].cause == "heavy_decay"
 
 
 def test_decay_of_more_than_a_whole_weight_is_told_before_training(sample: DataSet) -> None:
