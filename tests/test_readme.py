@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nnctl.cli.group import run
 from nnctl.cli.options import EXIT_CODES
 from nnctl.config import load_settings
 from nnctl.course import read_course
@@ -65,10 +67,15 @@ def test_readme_has_the_concepts_of_the_course() -> None:
 
 
 @pytest.mark.parametrize("command", CONCEPTS)
-def test_readme_concepts_can_be_seen(command: str, trained: Path) -> None:
-    done = shell(command, trained)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_readme_concepts_can_be_seen(
+    command: str, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(trained)
+    monkeypatch.setenv("NNCTL_OFFLINE", "1")
+    nnctl, *arguments = shlex.split(command)
+    assert nnctl == "nnctl"
+    assert run(arguments) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
 
 
 def test_readme_gradients_are_those_that_graph_prints(tmp_path: Path) -> None:

@@ -175,7 +175,10 @@ def jittered(array: Array, rng: np.random.Generator) -> Array:
 
 def equal_but_for_rounding(a: Array, b: Array) -> bool:
     """Return whether `a` and `b` are equal but for rounding."""
-    return a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
+    if a.shape != b.shape:
+        return False
+    # Mostly they are the same to the last bit, which is found out in a fifth of the time.
+    return np.array_equal(a, b) or np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
 class Perturbation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 
@@ -45,6 +46,7 @@ Epsilon = Annotated[float, Range(ge=1e-30)]  # float32 takes much smaller ones f
 Fraction = Annotated[float, Range(ge=0, lt=1)]
 
 
+@cache  # resolving the types of a class takes longer than all else that making a layer does
 def limits(kind: type) -> dict[str, Range]:
     """Return the `Range` of each option of `kind` that has one."""
     hints = get_type_hints(kind, include_extras=True)
@@ -62,7 +64,8 @@ class Hyperparameters:
 
     def __post_init__(self) -> None:
         """Check every limited option."""
-        for name, allowed in limits(type(self)).items():
+        kind: Any = type(self)  # which mypy doesn't take for hashable
+        for name, allowed in limits(kind).items():
             value: Any = getattr(self, name)
             if complaint := allowed.complaint(value):
                 raise ValueError(f"{name} {complaint}, not {value}")

@@ -1,7 +1,11 @@
-"""The gradient check passes what is right, whatever the layer, weights and seed."""
+"""The gradient check passes what is right, whatever the layer, weights and seed.
+
+NNCTL_TEST_CYCLES=50 checks every layer on all 50 seeds, the default of 20 on a fifth of them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +35,7 @@ from nnctl.nn.network import Network
 from nnctl.nn.numerical_gradient import numerical_gradient
 
 SEEDS = 50
+CYCLES = int(os.environ.get("NNCTL_TEST_CYCLES") or 20)
 INPUTS, CLASSES, BATCH = 6, 3, 8
 
 LAYER_SAMPLES: dict[str, Callable[[], Layer]] = {
@@ -80,7 +85,9 @@ def test_samples_cover_every_registered_layer_and_loss() -> None:
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_check_passes_every_layer_and_loss_on_fifty_seeds_fresh_and_trained(kind: str) -> None:
-    for seed in range(SEEDS):
+    # Five apart, a layer's seeds still meet each loss fresh and trained, and the layers all seeds.
+    first, apart = (0, 1) if CYCLES > 20 else ([*LAYERS].index(kind) % 5, 5)
+    for seed in range(first, SEEDS, apart):
         loss = LOSS_LIST[seed % len(LOSS_LIST)]()
         network = network_of(Affine(4), LAYER_SAMPLES[kind](), Affine(CLASSES), seed=seed)
         train(network, loss, steps=20 * (seed % 2))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import random
-import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.robustness.conftest import chosen
 
 if TYPE_CHECKING:
     from tests.robustness.conftest import Lab
@@ -51,16 +52,6 @@ def test_killed_runs_end_as_if_nothing_had_happened(
         assert leftovers(folder) == []
 
 
-def chosen(calls: list[str], lab: Lab) -> list[int]:
-    """Return the numbers of the calls to let fail: the first and last of each kind, or all."""
-    if lab.cycles > 20:
-        return list(range(1, len(calls) + 1))
-    kinds: dict[str, list[int]] = {}
-    for number, call in enumerate(calls, 1):
-        kinds.setdefault(re.sub(r"[0-9a-f]{8,}", "#", call), []).append(number)
-    return sorted({number for numbers in kinds.values() for number in (numbers[0], numbers[-1])})
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, None], ids=["disk full", "killed"])
 def test_any_call_to_the_system_may_fail(lab: Lab, number: int | None) -> None:
     """Each write, sync, rename, ... of a run fails once, half done; then the run goes on."""
@@ -69,7 +60,7 @@ def test_any_call_to_the_system_may_fail(lab: Lab, number: int | None) -> None:
     calls = lab(*train, "--runs-dir", "whole", below=lab.folder / "whole").check(0).calls
     expected = lab.run(lab.folder / "whole" / "tiny-001").result
     assert len(calls) > 50
-    for at in chosen(calls, lab):
+    for at in chosen(calls):
         runs = lab.folder / f"runs-{at}"
         begin = [*train, "--runs-dir", str(runs)]
         outcome = lab(*begin, below=runs, at=at, errno=number)

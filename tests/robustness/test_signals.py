@@ -7,19 +7,18 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.robustness.conftest import Lab
-
+from tests.robustness.conftest import Lab
 
 NAMES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
@@ -36,8 +35,11 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in children.read_text().split()]
 
 
-@pytest.mark.parametrize("number", NAMES, ids=lambda number: number.name)
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize(
+    ("number", "threads"),
+    [*((number, "1") for number in NAMES), (signal.SIGTERM, "2")],
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_signal_ends_training_with_a_checkpoint(
     lab: Lab, number: signal.Signals, threads: str
 ) -> None:
@@ -100,6 +102,7 @@ def test_hangup_stays_ignored_under_nohup(lab: Lab) -> None:
     lab.finish(process).check(143)
 
 
+LONG: dict[str, Any] = {"training": {"epochs": 200, "checkpoint_seconds": 30}}
 COMMANDS = {
     "train": ["train", "-c", "CONFIG"],
     "evaluate": ["evaluate", "runs/latest"],
@@ -117,12 +120,24 @@ COMMANDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def interrupted(
+    tmp_path_factory: pytest.TempPathFactory, data_folder: Path, zygote: subprocess.Popen[str]
+) -> Path:
+    """A folder `runs` with one run that is not at its end; only to be copied."""
+    lab = Lab(tmp_path_factory.mktemp("interrupted"), data_folder, zygote)
+    lab("train", "-c", lab.config(**LONG), "-q", signals=[(0.2, signal.SIGTERM)])
+    return lab.runs
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_answers_signals_at_any_moment(lab: Lab, command: str) -> None:
+def test_every_command_answers_signals_at_any_moment(
+    lab: Lab, interrupted: Path, command: str
+) -> None:
     """Also while it imports; only the interpreter's own start can't be told anything."""
     rng = random.Random(command)
-    config = lab.config(training={"epochs": 200, "checkpoint_seconds": 30})
-    lab("train", "-c", config, "-q", signals=[(0.2, signal.SIGTERM)])
+    config = lab.config(**LONG)
+    shutil.copytree(interrupted, lab.runs, symlinks=True)
     arguments = [config if word == "CONFIG" else word for word in COMMANDS[command]]
     for _ in range(max(2, lab.cycles // 10)):
         number = rng.choice(list(NAMES))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.robustness.conftest import Lab
+    from tests.robustness.conftest import Lab, Run
 
 NNCTL = f"{sys.executable} -m nnctl"
 
@@ -58,14 +58,15 @@ def test_messages_that_nobody_reads_end_nothing(lab: Lab, lost: str) -> None:
 
 @pytest.mark.parametrize("lost", [">/dev/full", ">&-", ">&- 2>&- <&-", "| head -1", "| true"])
 @pytest.mark.parametrize("option", ["--json", "-q"])
-def test_run_whose_result_is_lost_can_be_gone_on_with(lab: Lab, lost: str, option: str) -> None:
+def test_run_whose_result_is_lost_can_be_gone_on_with(
+    lab: Lab, trained: Path, lost: str, option: str
+) -> None:
     config = lab.config()
-    lab("train", "-c", config, "-q", "--runs-dir", "whole").check(0)
     done = shell(lab, f"nnctl train -c {config} {option} {lost}; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == 1 or "|" in lost
     assert len(done.stdout.splitlines()) <= 1
     lab("train", "--resume", "latest", "-q").check(0)
-    assert lab.run().result == lab.run(lab.folder / "whole" / "tiny-001").result
+    assert lab.run().result == lab.run(trained / "tiny-001").result
 
 
 @pytest.mark.parametrize(
@@ -127,15 +128,14 @@ def test_checkpoint_larger_than_the_limit_leaves_the_one_before(lab: Lab) -> Non
     assert run.result == expected
 
 
-def test_predictions_go_to_devices_and_tell_of_full_ones(lab: Lab) -> None:
-    lab("train", "-c", lab.config(), "-q").check(0)
-    csv = (lab.run().path / "test_predictions.csv").read_bytes()
-    done = shell(lab, "nnctl evaluate --json --predictions /dev/stderr")
-    assert (done.returncode, done.stderr) == (0, csv)
+def test_predictions_go_to_devices_and_tell_of_full_ones(lab: Lab, done: Run) -> None:
+    csv = (done.path / "test_predictions.csv").read_bytes()
+    told = shell(lab, "nnctl evaluate --json --predictions /dev/stderr")
+    assert (told.returncode, told.stderr) == (0, csv)
     shell(lab, "nnctl evaluate --predictions out.csv")
     assert (lab.folder / "out.csv").read_bytes() == csv
     for path in ("/dev/full", "no/such/folder.csv", "."):
-        done = shell(lab, f"nnctl evaluate --json --predictions {path}")
-        assert done.returncode == 1
-        assert path.encode() in done.stderr
+        told = shell(lab, f"nnctl evaluate --json --predictions {path}")
+        assert told.returncode == 1
+        assert path.encode() in told.stderr
     assert Path("/dev/full").is_char_device()

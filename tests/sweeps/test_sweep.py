@@ -206,9 +206,12 @@ def test_pruned_trials_end_early_and_can_be_gone_on_with(bench: Bench) -> None:
     assert (run / last).read_bytes() == (whole / last).read_bytes()
 
 
-def test_trial_on_other_data_ends_the_sweep_and_is_not_counted(bench: Bench) -> None:
+def test_sweep_made_longer_on_other_data_ends_and_on_the_right_ones_is_as_if_so_long(
+    bench: Bench,
+) -> None:
     content = {"method": "random", "parameters": BAYES["parameters"], "parallel": 1}
     bench("sweep", bench.sweep_file(**content | {"trials": 1}), "--quiet")
+    bench("sweep", "--resume", "tiny-001", "--trials", "0", "--quiet", code=2)
     images = bench.folder / "data/train-images-idx3-ubyte"
     right = images.read_bytes()
     images.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
@@ -319,15 +322,6 @@ def test_two_sweeps_of_one_folder_are_refused(bench: Bench) -> None:
     assert "in use by another process" in second.err
     process.send_signal(signal.SIGTERM)
     assert bench.finish(process).code == 143
-
-
-def test_sweep_that_is_made_longer_ends_as_one_that_was_so_long(bench: Bench) -> None:
-    content = BAYES | {"method": "random", "parallel": 2}
-    bench("sweep", bench.sweep_file(**content | {"trials": 2}), "--quiet")
-    bench("sweep", "--resume", "tiny-001", "--trials", "1", "--quiet", code=2)
-    bench("sweep", "--resume", "tiny-001", "--trials", "3", "--quiet")
-    bench("sweep", bench.sweep_file(**content | {"trials": 3}), "-q", "--sweeps-dir", "whole")
-    assert results(bench.sweep) == results(bench.folder / "whole/tiny-001")
 
 
 def test_trainings_see_none_of_the_folders_modules(bench: Bench) -> None:
