@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -44,8 +45,8 @@ class Verification:
 def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verification:
     """Train two copies of a run in a temporary folder, one with an interruption in the middle.
 
-    The run itself is only read. The copies use its number of threads, or the one that is given, and
-    begin with the weights that it began with.
+    The run itself is only read. The copies use its number of threads, or the one that is given,
+    begin with the weights that it began with, and end where it was ended by hand.
 
     Raises:
         UsageError: the run's config.yaml was edited.
@@ -63,15 +64,19 @@ def verify(run: RunFolder, source: Source, threads: int | None = None) -> Verifi
     threads = threads or before.threads
     used = checkpoint and (checkpoint.versions, checkpoint.threads)
     comparable = before.summary is not None and used == (versions(), threads)
+    end: float = math.inf
+    if before.summary is not None and checkpoint is not None:
+        by_hand = before.summary.status == "early_stopped" and not settings.training.early_stopping
+        end = checkpoint.snapshot.progress.step if by_hand else end
     with TemporaryDirectory(prefix="nnctl-verify-") as folder:
         whole, parted = RunFolder(Path(folder, "whole")), RunFolder(Path(folder, "parted"))
-        steps, steps_per_epoch = _train(settings, data, threads, whole, weights)
+        steps, steps_per_epoch = _train(settings, data, threads, whole, weights, end)
         # Where the most can go wrong: in the middle of an epoch.
         epochs = steps // 2 // steps_per_epoch
         middle = epochs * steps_per_epoch + max(steps_per_epoch // 2, 1)
         middle = min(middle, max(steps - 1, 1))  # at its end nothing would be left to go on with
-        step, _ = _train(settings, data, threads, parted, weights, lambda step: step >= middle)
-        _train(settings, data, threads, parted)
+        step, _ = _train(settings, data, threads, parted, weights, middle)
+        _train(settings, data, threads, parted, None, end)
         differences = [f"the interrupted copy's {what}" for what in _differences(whole, parted)]
         if comparable:
             differences += [f"the run's own {what}" for what in _differences(whole, run)]
@@ -118,10 +123,10 @@ def _train(
     data: DataSet,
     threads: int,
     run: RunFolder,
-    weights: InitialWeights | None = None,
-    stop: Callable[[int], bool] = lambda step: False,
+    weights: InitialWeights | None,
+    end: float,
 ) -> tuple[int, int]:
-    """Train in `run`, with `weights` or from where it was left, until `stop(step)`.
+    """Train in `run`, with `weights` or from where it was left, until step `end` at most.
 
     Return the steps done, and how many an epoch has.
     """
@@ -139,7 +144,7 @@ def _train(
             threads=threads,
             before=before,
             weights=weights,
-            stop=lambda: stop(step),
+            stop=lambda: step >= end,
         )
         for event in events:
             if isinstance(event, RunStarted):

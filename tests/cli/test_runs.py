@@ -20,9 +20,14 @@ from rich.cells import cell_len
 
 from nnctl.cli.group import run
 from nnctl.config import load_settings
+from nnctl.datasets import Source
+from nnctl.datasets import load as load_data
 from nnctl.runs.checkpoint import dump
 from nnctl.runs.checkpoint import load as load_checkpoint
 from nnctl.runs.folder import RunFolder
+from nnctl.runs.lock import new_run
+from nnctl.runs.recorder import train
+from nnctl.runs.resume import resume_point
 from nnctl.runs.statistics import mcnemar
 
 Capture = pytest.CaptureFixture[str]
@@ -603,6 +608,27 @@ def test_verify_says_that_the_initial_weights_are_changed_or_missing(
         tuned.manifest.write_text(json.dumps(manifest | {"initial_weights": entry}))
         assert run(["runs", "verify", "tuned-001"]) == 5
         assert "a file that its manifest does not name\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [20, 27])  # an epoch has ten
+def test_verify_ends_its_copies_where_the_run_was_ended_by_hand(
+    runs_dir: Path, capsys: Capture, steps: int
+) -> None:
+    config = str(runs_dir / "wide-001" / "config.yaml")
+    settings = load_settings(config, [("name", "ended"), ("training.epochs", "9")])
+    data, events = load_data("mnist-sample", Source()), list[Any]()
+    with new_run(None, runs_dir, "ended") as ended:
+        for event in train(
+            *(settings, data, ended),
+            threads=1,
+            stop=lambda: getattr(events[-1], "step", 0) >= steps,
+        ):
+            events.append(event)
+        for _ in train(settings, data, ended, before=resume_point(ended, ()), ending=True):
+            pass
+    found = json.loads(output(capsys, "verify", "ended-001", "--json"))
+    assert (found["exact"], found["steps"]) == (True, steps)
+    assert found["recorded"] is not None
 
 
 @pytest.mark.parametrize(
