@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from nnctl.training.threads import confine_blas
 
@@ -33,6 +34,9 @@ from nnctl.datasets.catalogue import (  # noqa: E402
     KnownSet,
     Pin,
 )
+
+hypothesis_settings.register_profile("behaviour", deadline=None)  # never seconds
+hypothesis_settings.load_profile("behaviour")
 
 collect_ignore = ["benchmarks"]  # they are run by themselves, and import what only they need
 

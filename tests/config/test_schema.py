@@ -40,7 +40,6 @@ REGISTRIES: list[Mapping[str, type]] = [LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, I
 
 fuzzing = settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

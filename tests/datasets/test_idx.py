@@ -172,7 +172,7 @@ def mutated(valid: bytes) -> st.SearchStrategy[bytes]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(mutated(RAW), mutated(PACKED), st.sampled_from([IMAGES, LABELS]))
 def test_any_bytes_are_an_array_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, packed: bytes, kind: tuple[str, ...]

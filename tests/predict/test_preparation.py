@@ -113,7 +113,7 @@ def test_specks_and_dark_corners_are_no_ink() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(20, 180), st.floats(20, 180)), min_size=3, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_centre_of_mass_is_within_half_a_pixel_of_where_mnist_has_it(
     points: list[tuple[float, float]],
 ) -> None:
@@ -147,7 +147,7 @@ def test_stroke_width_is_a_bars_shorter_side() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 90))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_fit_keeps_the_mean_and_the_longest_side(rows: int, columns: int, longest: int) -> None:
     ink = np.random.default_rng(rows * columns).random((rows, columns))
     small = fit(ink, longest)

@@ -53,7 +53,7 @@ def test_any_data_are_trained_on_or_refused(lab: Lab) -> None:
     plain = lab("train", "-c", config, "--check").check(0).memory
     codes = set()
 
-    @settings(max_examples=4 * lab.cycles, deadline=None)
+    @settings(max_examples=4 * lab.cycles)
     @given(DAMAGE, st.none() | DAMAGE, st.sampled_from(NAMES))
     def check(inner: dict[str, Any], outer: dict[str, Any] | None, name: str) -> None:
         content = damaged(good[name], inner)

@@ -158,7 +158,7 @@ def damaged(valid: bytes) -> st.SearchStrategy[bytes]:
     return st.one_of(flip, flip, place.map(lambda at: valid[:at]), zero, insert, append, noise)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_any_damage_is_noticed(
     valid: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
