@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from nnctl.config import load_settings
-from nnctl.datasets import Source, load
+from nnctl.datasets import Source, idx, load
+from nnctl.datasets.idx import unpack
 from nnctl.runs import lock
 from nnctl.runs.recorder import train
 
@@ -22,6 +25,24 @@ RUNS = [
     {"name": "narrow", "network.0.affine.units": "4", "optimizer.learning_rate": "0.01"},
     {"name": "unheld", "data.validation": "0", "training.epochs": "2"},
 ]
+
+
+@lru_cache(maxsize=8)
+def unpacked(packed: bytes, dimensions: tuple[str, ...]) -> bytearray:
+    return unpack(packed, dimensions, "mnist-sample")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bundled_files_are_unpacked_once() -> Iterator[None]:
+    """Each command reads and checks its data; only the gunzip of the same bytes isn't repeated."""
+
+    def once(packed: bytes, dimensions: tuple[str, ...], where: object) -> bytearray:
+        bundled = "mnist-sample" in str(where)
+        return unpacked(packed, dimensions) if bundled else unpack(packed, dimensions, where)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(idx, "unpack", once)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,12 @@
-"""The JSON Schema and the loader agree; whatever is loaded, nothing but a config or an error."""
+"""The JSON Schema and the loader agree; whatever is loaded, nothing but a config or an error.
+
+NNCTL_TEST_CYCLES=200 tries 1,000 examples of each instead of 50.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -39,7 +43,7 @@ VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 REGISTRIES: list[Mapping[str, type]] = [LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, INITIALIZERS]
 
 fuzzing = settings(
-    max_examples=100,
+    max_examples=5 * int(os.environ.get("NNCTL_TEST_CYCLES") or 10),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

@@ -17,7 +17,7 @@ import pytest
 from tests.sweeps.conftest import Bench, results, wait_for
 
 SWEEP: dict[str, Any] = {
-    "parameters": {"optimizer.learning_rate": [0.02, 0.05, 0.1, 0.2]},
+    "parameters": {"optimizer.learning_rate": [0.02, 0.05, 0.1]},
     "set": {"training.epochs": 100, "training.checkpoint_seconds": 30},
 }
 
@@ -96,9 +96,8 @@ def test_sweep_on_a_cluster_survives_its_workers_and_its_scheduler(
     assert "go on with: nnctl sweep --resume sweeps/tiny-001" in lost.err
     cluster.scheduler()
     cluster.worker()
-    cluster.worker()
     done = bench("sweep", "--resume", "tiny-001", "--json", "--dask", cluster.file)
-    assert done.end["complete"] == 4
+    assert done.end["complete"] == 3
     assert results(bench.sweep) == results(bench.folder / "here/tiny-001")
 
 

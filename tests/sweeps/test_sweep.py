@@ -1,6 +1,6 @@
 """Sweeps as a shell runs them: what they leave, and what kills, signals and damage do to them.
 
-NNCTL_TEST_CYCLES=200 kills a Bayesian sweep 50 times, the default of 20 five times.
+NNCTL_TEST_CYCLES=200 kills a Bayesian sweep 50 times, the default of 20 four times.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.sweeps.conftest import Bench, Done, results, wait_for
 
 BAYES: dict[str, Any] = {
     "method": "bayes",
-    "trials": 14,
+    "trials": 12,
     "parallel": 4,
     "parameters": {
         "optimizer.learning_rate": {"min": 1e-3, "max": 1, "log": True},
@@ -34,7 +34,7 @@ BAYES: dict[str, Any] = {
 GRID: dict[str, Any] = {
     "parameters": {
         "network.0.affine.units": [2, 8],
-        "optimizer.learning_rate": [0.01, 0.1, 0.3],
+        "optimizer.learning_rate": [0.01, 0.1],
     }
 }
 
@@ -57,15 +57,15 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Done]:
 def test_grid_trains_every_point_once_as_an_ordinary_run(grid: tuple[Bench, Done]) -> None:
     bench, done = grid
     start, *finished, end = done.events
-    assert (start["event"], start["trials"], start["method"]) == ("sweep_started", 6, "grid")
+    assert (start["event"], start["trials"], start["method"]) == ("sweep_started", 4, "grid")
     points = [
         tuple(trial(bench.sweep, k)["parameters"][key] for key in GRID["parameters"])
-        for k in range(6)
+        for k in range(4)
     ]
-    assert points == [(2, 0.01), (2, 0.1), (2, 0.3), (8, 0.01), (8, 0.1), (8, 0.3)]
-    assert sorted(event["trial"] for event in finished) == list(range(6))
+    assert points == [(2, 0.01), (2, 0.1), (8, 0.01), (8, 0.1)]
+    assert sorted(event["trial"] for event in finished) == list(range(4))
     assert {event["state"] for event in finished} == {"complete"}
-    expected = ("sweep_finished", 6, "sweeps/tiny-001")
+    expected = ("sweep_finished", 4, "sweeps/tiny-001")
     assert (end["event"], end["complete"], end["sweep_dir"]) == expected
     for event in finished:
         (run,) = event["run_dirs"]
@@ -80,12 +80,12 @@ def test_training_of_a_trial_has_the_bytes_of_the_same_training_by_hand(
 ) -> None:
     bench, _ = grid
     commands = bench("sweep", bench.sweep_file(**GRID), "--commands").out.splitlines()
-    assert len(commands) == 6
-    nnctl, *arguments = shlex.split(commands[4])
+    assert len(commands) == 4
+    nnctl, *arguments = shlex.split(commands[2])
     assert nnctl == "nnctl"
     bench(*arguments, "--run-dir", "by-hand")
     for name in ("best", "last"):
-        theirs = bench.sweep / "trials/0004/seed-0/checkpoints" / f"{name}.safetensors"
+        theirs = bench.sweep / "trials/0002/seed-0/checkpoints" / f"{name}.safetensors"
         mine = bench.folder / "by-hand/checkpoints" / f"{name}.safetensors"
         assert theirs.read_bytes() == mine.read_bytes()
 
@@ -183,16 +183,16 @@ def test_trial_whose_values_do_not_go_together_fails_and_says_why(bench: Bench) 
 
 
 def test_pruned_trials_end_early_and_can_be_gone_on_with(bench: Bench) -> None:
-    rates = [0.05, 0.06, 0.07, 0.08, 0.09, 0.0001, 0.1, 0.0002]
+    rates = [0.05, 0.06, 0.07, 0.08, 0.09, 0.0001, 0.1]
     content: dict[str, Any] = {
         "parameters": {"optimizer.learning_rate": rates},
         "prune": {"after": 1},
         "parallel": 1,
     }
     done = bench("sweep", bench.sweep_file(**content), "--json")
-    states = [trial(bench.sweep, k)["state"] for k in range(8)]
+    states = [trial(bench.sweep, k)["state"] for k in range(7)]
     assert states[:5] == ["complete"] * 5  # a median needs five
-    assert (states[5], states[7]) == ("pruned", "pruned")
+    assert states[5] == "pruned"
     assert done.end["pruned"] == states.count("pruned")
     run = bench.sweep / "trials/0005/seed-0"
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
@@ -215,7 +215,7 @@ def test_sweep_made_longer_on_other_data_ends_and_on_the_right_ones_is_as_if_so_
     images = bench.folder / "data/train-images-idx3-ubyte"
     right = images.read_bytes()
     images.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
-    changed = bench("sweep", "--resume", "tiny-001", "--trials", "3", "--quiet", code=4)
+    changed = bench("sweep", "--resume", "tiny-001", "--trials", "2", "--quiet", code=4)
     assert "trial 1: trained on other data than earlier trials" in changed.err
     assert trial(bench.sweep, 1)["state"] == "running"
     images.write_bytes(right)
@@ -223,8 +223,8 @@ def test_sweep_made_longer_on_other_data_ends_and_on_the_right_ones_is_as_if_so_
     (folder,) = re.findall(r"remove (\S+) and bring", changed.err)
     shutil.rmtree(bench.folder / folder)
     done = bench("sweep", "--resume", "tiny-001", "--json")
-    assert done.end["complete"] == 3
-    bench("sweep", bench.sweep_file(**content | {"trials": 3}), "-q", "--sweeps-dir", "whole")
+    assert done.end["complete"] == 2
+    bench("sweep", bench.sweep_file(**content | {"trials": 2}), "-q", "--sweeps-dir", "whole")
     assert results(bench.sweep) == results(bench.folder / "whole/tiny-001")
 
 
@@ -258,8 +258,8 @@ def kill_again_and_again(bench: Bench, kills: int, rng: random.Random) -> int:
 
 
 def test_bayesian_sweep_that_is_killed_again_and_again_ends_the_same(bench: Bench) -> None:
-    kills = bench.cycles // 4
-    content = BAYES | {"trials": 40 if kills >= 50 else 14}
+    kills = 50 if bench.cycles > 20 else 4
+    content = BAYES | {"trials": 40} if kills == 50 else BAYES
     whole = bench("sweep", bench.sweep_file(**content), "--sweeps-dir", "whole", "--json")
     process = bench.start("sweep", bench.sweep_file(**content), "--quiet")
     wait_for(lambda: (bench.sweep / "sweep.yaml").exists())
