@@ -10,7 +10,7 @@ import click
 from nnctl.cli.options import experiment_options, help_end, threads_option
 
 if TYPE_CHECKING:
-    from nnctl.cli.loading import Experiment
+    from nnctl.runs.experiment import Experiment
 
 
 @click.command(epilog=help_end("nnctl bench --config two-layer --batch-size 32", 4, 5))

@@ -11,7 +11,7 @@ from nnctl.cli.options import experiment_options, help_end, unused_threads_optio
 from nnctl.errors import CheckFailed, UsageError, counted, printable
 
 if TYPE_CHECKING:
-    from nnctl.cli.loading import Experiment
+    from nnctl.runs.experiment import Experiment
 
 SWEEP = [10 ** (-k / 2) for k in range(20, 1, -1)]  # steps, 1e-10 to 0.1
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,15 +12,11 @@ from nnctl.errors import ConfigError, UsageError, printable
 if TYPE_CHECKING:
     from nnctl.config import Settings
     from nnctl.datasets import DataSet, Source
-    from nnctl.datasets.batches import Gatherer
-    from nnctl.inspection.course import TrainingCourse
-    from nnctl.nn.functions import Array
-    from nnctl.nn.network import Network
     from nnctl.runs.checkpoint import Checkpoint
+    from nnctl.runs.experiment import Experiment
     from nnctl.runs.find import Found
     from nnctl.runs.folder import RunFolder
     from nnctl.runs.weights import TrainedWeights
-    from nnctl.training.engine import InitialWeights
 
 DEFAULT_CONFIG = "quickstart"
 
@@ -36,7 +30,7 @@ def read_settings(config: str, overrides: tuple[tuple[str, str], ...]) -> Settin
         ConfigError: as `load_settings`; or the name has a field that is no key, or several.
 
     """
-    from nnctl.config import load_settings
+    from nnctl.config import load_settings, with_name
     from nnctl.display.output import note
     from nnctl.files import exists, has_separator
 
@@ -49,39 +43,7 @@ def read_settings(config: str, overrides: tuple[tuple[str, str], ...]) -> Settin
             f"{printable(config)} is the config that comes with nnctl; the file here is "
             f"{printable(copy)}: --config {printable(copy)}"
         )
-    return _named(settings, patterns[-1]) if patterns else settings
-
-
-def _named(settings: Settings, pattern: str) -> Settings:
-    """Return the settings with the name that a pattern of keys in braces gives."""
-    import difflib
-    import re
-
-    from nnctl.config import leaves, to_dict
-    from nnctl.config.names import RunNameSchema
-
-    values = dict(leaves(to_dict(settings)))
-
-    def value(match: re.Match[str]) -> str:
-        key = match[1]
-        paths = [path for path in values if path == key or path.endswith(f".{key}")]
-        if key in values:
-            paths = [key]
-        if len(paths) != 1:
-            names = {path.rsplit(".", 1)[-1] for path in values}
-            near = paths or difflib.get_close_matches(key, [*names, *values], n=1)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise ConfigError(f"--name {pattern!r}: {{{key}}} is not one key of the config{hint}")
-        found = values[paths[0]]
-        return f"{found:g}" if isinstance(found, float) else str(found)
-
-    name = re.sub(r"\{([^{}]*)\}", value, pattern)
-    if not RunNameSchema.allows(name):
-        raise ConfigError(
-            f"--name {pattern!r} gives {printable(name)!r}, but a name must be "
-            f"{RunNameSchema.MEANING}"
-        )
-    return replace(settings, name=name)
+    return with_name(settings, patterns[-1]) if patterns else settings
 
 
 def open_data(
@@ -126,75 +88,6 @@ def open_data(
         return datasets.load(name, source, progress=progress, classes=units, parts=parts)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A config, its data, and the run that it and the weights come from, if one was named."""
-
-    settings: Settings
-    data: DataSet
-    run: str | None = None  # as it was named
-    checkpoint: Checkpoint | None = None  # the run's; None: the network is not trained yet
-    folder: RunFolder | None = None  # the run's, if the checkpoint lies in one
-
-    @property
-    def weights(self) -> dict[str, Array] | None:
-        """The weights of the checkpoint."""
-        return None if self.checkpoint is None else self.checkpoint.snapshot.parameters
-
-    @property
-    def title(self) -> str:
-        """The config's name, and which weights the network has."""
-        if self.run is None:
-            return f"{self.settings.name} before training"
-        return f"{self.settings.name} with the weights of {printable(self.run)}"
-
-    def gatherer(self, dtype: Any = "float32", *, augmented: bool = True) -> Gatherer:
-        """Return what collects training samples: their images as the first epoch sees them.
-
-        They are plain if that is what training sees, and without `augmented`.
-        """
-        from nnctl.datasets.batches import Gatherer
-        from nnctl.training.engine import build_augmenter
-
-        augmenter = build_augmenter(self.settings, self.data) if augmented else None
-        augment = None if augmenter is None else partial(augmenter, 1)
-        return Gatherer(self.data.train, augment=augment, dtype=dtype)
-
-    def network(self, dtype: Any = "float32") -> Network:
-        """Return the network: with the run's weights, or where training starts."""
-        from nnctl.training.engine import build_network
-
-        network = build_network(self.settings, self.data.train.images.shape[1], dtype=dtype)
-        if self.weights is None:
-            network.initialize(self.settings.seed)
-        else:
-            network.load(self.weights)
-        return network
-
-    def course(self) -> TrainingCourse | None:
-        """Return how the run has gone, also after these weights; None without one.
-
-        Raises:
-            RunError: the run's metrics are damaged.
-
-        """
-        from nnctl.runs.folder import read_metrics
-        from nnctl.training.examination import course_of
-
-        if self.checkpoint is None:
-            return None
-        progress = self.checkpoint.snapshot.progress
-        history = [vars(row) for row in progress.history]
-        rows = history if self.folder is None else read_metrics(self.folder)
-        return course_of(rows, progress.initial_loss)
-
-    def initial_weights(self) -> InitialWeights | None:
-        """Return the weights from elsewhere that training began with, if it did."""
-        from nnctl.runs.origin import origin_of
-
-        return None if self.checkpoint is None else origin_of(self.folder, self.checkpoint)
-
-
 def open_experiment(
     config: str | None,
     run: str | None,
@@ -212,6 +105,7 @@ def open_experiment(
 
     """
     from nnctl.config import load_settings, settings_from_dict, to_dict
+    from nnctl.runs.experiment import Experiment
 
     if run is None:
         settings = read_settings(config or DEFAULT_CONFIG, overrides)

@@ -11,7 +11,7 @@ from nnctl.cli.options import experiment_options, help_end, unused_threads_optio
 from nnctl.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from nnctl.cli.loading import Experiment
+    from nnctl.runs.experiment import Experiment
 
 
 @click.command(

@@ -19,6 +19,7 @@ from nnctl.config.loading import (
     read_text,
     settings_from_dict,
     to_yaml,
+    with_name,
     with_values,
 )
 from nnctl.config.schema import Choice
@@ -54,5 +55,6 @@ __all__ = [
     "to_yaml",
     "warnings",
     "with_counts",
+    "with_name",
     "with_values",
 ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import operator
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -339,6 +341,37 @@ def with_values(base: Settings, values: Sequence[YamlNode]) -> Settings:
     for node in values:
         root = _changed(root, node.path, node.key, node, problems)
     return _settings(root, problems)
+
+
+def with_name(settings: Settings, pattern: str) -> Settings:
+    """Return `settings` with a name made of their values, as in `lr{learning_rate}-s{seed}`.
+
+    Raises:
+        ConfigError: what stands in braces is no key, or several; or a run can't have the name.
+
+    """
+    values = dict(leaves(to_dict(settings)))
+
+    def value(match: re.Match[str]) -> str:
+        key = match[1]
+        paths = [path for path in values if path == key or path.endswith(f".{key}")]
+        if key in values:
+            paths = [key]
+        if len(paths) != 1:
+            names = {path.rsplit(".", 1)[-1] for path in values}
+            near = paths or difflib.get_close_matches(key, [*names, *values], n=1)
+            meant = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"--name {pattern!r}: {{{key}}} is not one key of the config{meant}")
+        found = values[paths[0]]
+        return f"{found:g}" if isinstance(found, float) else str(found)
+
+    name = re.sub(r"\{([^{}]*)\}", value, pattern)
+    if not RunNameSchema.allows(name):
+        raise ConfigError(
+            f"--name {pattern!r} gives {printable(name)!r}, but a name must be "
+            f"{RunNameSchema.MEANING}"
+        )
+    return replace(settings, name=name)
 
 
 def _at(node: YamlNode, *keys: str) -> YamlNode | None:
