@@ -214,8 +214,10 @@ class ProcessGroup:
 
 BLOCK = 0.02  # seconds whose mean time a run counts: several time slices of the scheduler
 PROBE = 0.005  # seconds for which the other way is tried
-PROBE_AFTER = 0.25  # seconds until it is tried again; twice as long each time it was slower ...
-PROBE_AFTER_MOST = 2.0  # ... up to this
+# Seconds until it is tried though it was slower. That a neighbour has come is felt at once, in the
+# mean time of a run together; that it has gone, only a trial shows.
+ALONE_AFTER = 2.0
+TOGETHER_AFTER = 0.2
 
 
 class Pace:
@@ -226,12 +228,12 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        """Begin together."""
+        """Begin together; the other way is tried after the first block."""
         self.together = True
         self._means: dict[bool, float] = {}  # seconds of a run, by way
         self._runs, self._elapsed = 0, 0.0  # of the block
         self._probing = False
-        self._waited, self._wait = 0.0, PROBE_AFTER  # since the other way was tried, and until
+        self._since_probe = math.inf  # seconds
 
     def note(self, seconds: float) -> None:
         """Take note of a run in the present way; choose the way of the next one."""
@@ -240,17 +242,16 @@ class Pace:
         if self._elapsed < (PROBE if self._probing else BLOCK):
             return
         mean = self._means[self.together] = self._elapsed / self._runs
-        self._waited += self._elapsed
+        self._since_probe += self._elapsed
         self._runs, self._elapsed = 0, 0.0
         other = self._means.get(not self.together, math.inf)
         if self._probing:
             self._probing = False
-            self._waited = 0.0
-            if mean < other:  # the probe has won: stay
-                self._wait = PROBE_AFTER
-            else:
-                self._wait = min(2 * self._wait, PROBE_AFTER_MOST)
+            self._since_probe = 0.0
+            if mean >= other:
                 self.together = not self.together
-        elif mean > other or self._waited >= self._wait:
+            return
+        wait = ALONE_AFTER if self.together else TOGETHER_AFTER
+        if mean > other or self._since_probe >= wait:
             self._probing = True
             self.together = not self.together
