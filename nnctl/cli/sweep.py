@@ -226,7 +226,7 @@ def _resume(name: str, sweeps_dir: Path, trials: int | None, common: _CommonOpti
 
             found = read_trials(sweep, search)
             print_end(sweep, search, found, outcome, as_json=common.as_json, quiet=common.quiet)
-            check_any_complete(outcome, found)
+            check_any_complete(sweep, search, outcome, found)
             return
         then = read_json(sweep.manifest).get("versions")
         if then != versions():
@@ -285,4 +285,4 @@ def _run(sweep: SweepFolder, search: Search, executor: Executor, common: _Common
             raise
         raise type(error)(f"{error}\n{go_on}") from error
     print_end(sweep, search, trials, outcome, as_json=common.as_json, quiet=common.quiet)
-    check_any_complete(outcome, trials)
+    check_any_complete(sweep, search, outcome, trials)

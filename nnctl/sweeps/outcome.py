@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,15 @@ from nnctl.nn.functions import Array
 from nnctl.nn.losses import LOSSES
 from nnctl.nn.metrics import wilson_interval
 from nnctl.runs.checkpoint import load
-from nnctl.runs.folder import RunFolder, convert, now, read_config, read_json, to_json
+from nnctl.runs.folder import (
+    RunFolder,
+    convert,
+    now,
+    read_config,
+    read_json,
+    read_summary,
+    to_json,
+)
 from nnctl.runs.predictions import read_predictions
 from nnctl.runs.statistics import SIGNIFICANCE, estimate_mean
 from nnctl.sweeps.folder import SweepFolder, run_dirs
@@ -107,14 +117,35 @@ def conclude(
     return finished
 
 
-def check_any_complete(finished: SweepFinished, trials: Mapping[int, Trial]) -> None:
-    """Raise what a sweep without a complete trial ends with."""
+def check_any_complete(
+    sweep: SweepFolder, search: Search, finished: SweepFinished, trials: Mapping[int, Trial]
+) -> None:
+    """Raise what a sweep without a complete trial ends with.
+
+    Raises:
+        Diverged: every trial did; what its runs say mends it.
+        SystemFailure: no trial is complete, for other reasons.
+        RunError: the summary of a run is damaged.
+
+    """
     if finished.complete:
         return
     if finished.diverged == finished.trials:
-        raise Diverged(
-            "every trial diverged\ntry smaller learning rates, or training.clip_norm in `set`"
+        summaries = [
+            read_summary(RunFolder(Path(path)))
+            for trial in trials.values()
+            for path in run_dirs(sweep, search, trial)
+        ]
+        remedies = Counter(
+            summary.overfitting.remedy
+            for summary in summaries
+            if summary is not None and summary.overfitting.remedy
         )
+        lines = [
+            f"\nwhat may help {count:,} of {len(summaries):,} runs: {remedy}"
+            for remedy, count in remedies.most_common()
+        ]
+        raise Diverged(f"every trial diverged{''.join(lines)}")
     first = next((trial.error for trial in trials.values() if trial.error), "")
     reason = f"; the first failed with:\n{printable(first.splitlines()[0])}" if first else ""
     raise SystemFailure(f"no trial is complete{reason}")

@@ -168,7 +168,7 @@ def test_diverged_and_failed_trials_are_kept_and_never_run_again(bench: Bench) -
 def test_sweep_of_which_every_trial_diverges_ends_with_6(bench: Bench) -> None:
     sweep = bench.sweep_file(parameters={"optimizer.learning_rate": [1e30, 1e31]})
     done = bench("sweep", sweep, "--json", code=6)
-    assert "every trial diverged" in done.err
+    assert "every trial diverged\nwhat may help 2 of 2 runs: a smaller learning rate" in done.err
     assert (done.end["diverged"], done.end["best"], done.end["test_accuracy"]) == (2, None, None)
     assert bench("sweep", "--resume", "tiny-001", "--json", code=6).end == done.end
 
