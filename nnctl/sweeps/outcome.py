@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,15 +131,13 @@ def check_any_complete(
         return
     if finished.diverged == finished.trials:
         summaries = [
-            read_summary(RunFolder(Path(path)))
+            summary
             for trial in trials.values()
-            for path in run_dirs(sweep, search, trial)
+            for seed in search.training_seeds()
+            if (summary := read_summary(sweep.run(trial.trial, seed))) is not None
         ]
-        remedies = Counter(
-            summary.overfitting.remedy
-            for summary in summaries
-            if summary is not None and summary.overfitting.remedy
-        )
+        told = (summary.overfitting.remedy for summary in summaries)
+        remedies = Counter(remedy for remedy in told if remedy)
         lines = [
             f"\nwhat may help {count:,} of {len(summaries):,} runs: {remedy}"
             for remedy, count in remedies.most_common()
