@@ -136,10 +136,11 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
         UsageError, RunError, SystemFailure: as `nnctl.runs.find.find_run`.
 
     """
-    from nnctl.runs import find
+    from nnctl.runs.find import find, run_of
 
-    run = find.find_run(name, runs_dir)
-    note_hidden(name, find.find(name, runs_dir))
+    found = find(name, runs_dir)
+    run = run_of(found)
+    note_hidden(name, found)
     return run
 
 

@@ -59,7 +59,16 @@ def find_run(word: str, runs_dir: Path) -> RunFolder:
         UsageError, RunError, SystemFailure: as `find`, or the file lies in no run.
 
     """
-    found = find(word, runs_dir)
+    return run_of(find(word, runs_dir))
+
+
+def run_of(found: Found) -> RunFolder:
+    """Return the run that was found.
+
+    Raises:
+        RunError: it is a checkpoint file that lies in no run.
+
+    """
     if found.run is None:
         raise RunError(
             f"{printable(found.checkpoint)}: a checkpoint on its own, in no run's folder\n"

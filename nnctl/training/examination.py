@@ -107,6 +107,7 @@ def examine(
         return [replace(one, remedy=other) if one.kind in blamed else one for one in seen]
 
     def look_at_start() -> list[Finding]:
+        # A network of its own, for looking moves the averages of batch_norm.
         network = initial_network(settings, images.shape[1], initial_weights)
         return [] if network is None else look(network, fresh=True)
 
